@@ -1,0 +1,369 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/edekd/edekd/cache/dek"
+	"github.com/edekd/edekd/cache/flight"
+	"github.com/edekd/edekd/cache/grant"
+	"github.com/edekd/edekd/cache/ring"
+	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/keys"
+	"github.com/edekd/edekd/upstream"
+)
+
+// FarConfig says how far keys are served: those whose material stays behind
+// another KMS.
+type FarConfig struct {
+	// Poll is how often what is known of keys in use is compared with what the
+	// other KMS says. What was not confirmed for three polls is asked anew before
+	// it is used, unless no node answers.
+	Poll    time.Duration
+	Timeout time.Duration // of one request to the other KMS, all attempts together
+
+	// Grant is how long, after a request of his own was granted, a caller is
+	// served from what was fetched ahead, and GrantOutage how much longer while no
+	// node answers. With LocalAuthorization every caller is.
+	Grant, GrantOutage time.Duration
+	LocalAuthorization bool
+
+	DEKBytes int64         // memory for DEKs that were opened, 0: none are remembered
+	DEKAge   time.Duration // how old they may become
+
+	Ring     ring.Config     // Fetch, Fair and Metrics are set by New
+	Reserved map[string]bool // short names of callers who get the rings' reserve
+	// HotFile keeps the names of the keys used most over a restart, "" for none.
+	HotFile string
+
+	Log *slog.Logger
+}
+
+const (
+	// farKeysMax bounds how many far keys are known at once, so that they take
+	// some 50 MiB without their metadata.
+	farKeysMax   = 100_000
+	farShards    = 64
+	farHot       = time.Minute // a key used since then is polled
+	farPollBatch = 50          // keys of one question of the poll
+)
+
+// farSide is what the cache knows of far keys.
+type farSide struct {
+	c      FarConfig
+	cache  *Cache
+	start  time.Time
+	ones   []keys.Far
+	near   bool // there are near keys, too
+	seed   maphash.Seed
+	shards [farShards]farShard
+	flight singleflight.Group // refreshes, by key
+	rings  *ring.Rings
+	grants *grant.Table
+	deks   *dek.Cache // nil: none are remembered
+
+	flights flight.Group  // decrypts under way
+	epochs  atomic.Uint64 // the highest epoch of any key
+
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+
+	synchronous, changes, denied *metrics.Counter
+}
+
+type farShard struct {
+	mu   sync.RWMutex
+	keys map[string]*FarKey
+}
+
+// FarKey is a key that lives behind another KMS. It is safe for concurrent use.
+type FarKey struct {
+	name     string
+	side     *farSide
+	provider keys.Far
+	facts    atomic.Pointer[facts]
+	used     atomic.Int64 // when last asked for, ns since the side's start, kept to about a second
+
+	mu    sync.Mutex // held to write facts and epoch
+	epoch uint64     // another with each change, and no other key's: what was asked for before counts for nothing
+}
+
+// facts are what the other KMS said of a key.
+type facts struct {
+	metadata *edek.Metadata
+	current  string // name of the current version
+	checked  int64  // when the question was sent that last confirmed them, ns since the side's start
+}
+
+// newFarSide returns nil where all keys are near.
+func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
+	ones, near := keys.FarOnes(provider)
+	if len(ones) == 0 {
+		return nil
+	}
+	s := &farSide{c: c.Far, cache: k, start: time.Now(), ones: ones, near: near, seed: maphash.MakeSeed(),
+		grants:      grant.New(grant.Config{TTL: c.Far.Grant, Stale: c.Far.Grant + c.Far.GrantOutage, Bytes: grantBytes}),
+		synchronous: c.Metrics.NewCounter(`edekd_upstream_forwarded_generates_total`),
+		changes:     c.Metrics.NewCounter(`edekd_upstream_changes_seen_total`),
+		denied:      c.Metrics.NewCounter(`edekd_upstream_denials_total`)}
+	for i := range s.shards {
+		s.shards[i].keys = map[string]*FarKey{}
+	}
+	c.Metrics.NewGauge("edekd_upstream_staleness_seconds", s.staleness)
+	c.Metrics.NewGauge(`edekd_cache_bytes{cache="grants"}`, func() float64 { return float64(s.grants.Bytes()) })
+	c.Metrics.NewGauge(`edekd_cache_limit_bytes{cache="grants"}`, func() float64 { return grantBytes })
+	s.registerState(c.Metrics)
+	rings := c.Far.Ring
+	rings.Fetch, rings.Metrics = s.fetch, c.Metrics
+	rings.Fair = func() bool { return s.state() == upstream.OK }
+	s.rings = ring.New(rings)
+	if c.Far.DEKBytes > 0 {
+		s.deks = dek.New(dek.Config{Bytes: c.Far.DEKBytes, MaxAge: c.Far.DEKAge, Metrics: c.Metrics})
+	}
+	s.warmUp()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.ended.Go(func() { s.poll(ctx) })
+	s.ended.Go(func() { s.watchState(ctx) })
+	return s
+}
+
+func (s *farSide) close() {
+	s.cancel()
+	s.ended.Wait()
+	s.saveHot()
+	s.rings.Close()
+	if s.deks != nil {
+		s.deks.Close()
+	}
+}
+
+func (s *farSide) now() int64 { return int64(time.Since(s.start)) }
+
+func (s *farSide) shard(name string) *farShard {
+	return &s.shards[maphash.String(s.seed, name)%farShards]
+}
+
+// find returns a far key that is known, nil for none.
+func (s *farSide) find(name string) *FarKey {
+	shard := s.shard(name)
+	shard.mu.RLock()
+	f := shard.keys[name]
+	shard.mu.RUnlock()
+	return f
+}
+
+// learn notes that provider knows a key.
+func (s *farSide) learn(name string, provider keys.Far) *FarKey {
+	shard := s.shard(name)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if f := shard.keys[name]; f != nil && f.provider == provider {
+		return f
+	}
+	if len(shard.keys) >= farKeysMax/farShards {
+		for other, f := range shard.keys { // any one: which is the coldest is not worth a search
+			f.drop()
+			delete(shard.keys, other)
+			s.cache.Invalidate(other)
+			break
+		}
+	}
+	f := &FarKey{name: strings.Clone(name), side: s, provider: provider, epoch: s.epochs.Add(1)}
+	f.used.Store(s.now())
+	shard.keys[f.name] = f
+	return f
+}
+
+// forget ends what is known of a key, since it has changed.
+func (s *farSide) forget(name string) {
+	s.remove(name)
+	if s.deks != nil {
+		s.deks.Drop(name)
+	}
+}
+
+// remove gives the place of a key free. Its DEKs grow old by themselves.
+func (s *farSide) remove(name string) {
+	shard := s.shard(name)
+	shard.mu.Lock()
+	f := shard.keys[name]
+	delete(shard.keys, name)
+	shard.mu.Unlock()
+	if f != nil {
+		f.drop()
+	}
+	s.cache.Invalidate(name)
+}
+
+// all returns the known keys.
+func (s *farSide) all() (list []*FarKey) {
+	for i := range s.shards {
+		shard := &s.shards[i]
+		shard.mu.RLock()
+		for _, f := range shard.keys {
+			list = append(list, f)
+		}
+		shard.mu.RUnlock()
+	}
+	return list
+}
+
+// current returns the facts about the key if they may be used, and notes the
+// use. Facts that nobody can confirm now stay good: what they are used for
+// needs a grant, whose time is bounded.
+func (f *FarKey) current() *facts {
+	now := f.side.now()
+	if now-f.used.Load() > int64(time.Second) {
+		f.used.Store(now)
+	}
+	known := f.facts.Load()
+	if known == nil || now-known.checked > int64(3*f.side.c.Poll) && f.provider.State() < upstream.CacheOnly {
+		return nil
+	}
+	return known
+}
+
+// drop forgets the facts of a key and the EDEKs that were made ahead.
+func (f *FarKey) drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch = f.side.epochs.Add(1)
+	f.facts.Store(nil)
+	f.side.rings.Drop(f.name)
+}
+
+func (f *FarKey) epochNow() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.epoch
+}
+
+// take takes in what was said of the key in answer to a question that was sent
+// at the given time and epoch. When the key is another than it was, all nodes are
+// told to forget it first. It returns nil if the key has been changed through us
+// since the question.
+func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch uint64) *facts {
+	before := f.facts.Load()
+	changed := before != nil && (before.metadata.Created != m.Created || before.metadata.Versions != m.Versions)
+	if changed {
+		f.side.changes.Inc()
+		if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+			f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.epoch != epoch {
+		return nil
+	}
+	if now := f.facts.Load(); now != nil && now.checked > asked {
+		return now
+	}
+	if changed {
+		f.side.rings.Drop(f.name)
+		f.epoch = f.side.epochs.Add(1)
+		if f.side.deks != nil {
+			f.side.deks.Drop(f.name)
+		}
+	}
+	if before == nil || changed {
+		f.side.rings.DropBelow(f.name, m.Versions-1)
+	}
+	known := &facts{metadata: m, current: m.CurrentVersion(), checked: asked}
+	f.facts.Store(known)
+	return known
+}
+
+// lookup returns a far key with facts that may be used, nil for a key that is
+// not known to be far.
+func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, error) {
+	f := s.find(name)
+	if f == nil {
+		return nil, nil, nil
+	}
+	if known := f.current(); known != nil {
+		return f, known, nil
+	}
+	_, err, _ := s.flight.Do(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.Timeout)
+		defer cancel()
+		_, err := s.ask(ctx, strings.Clone(name))
+		return nil, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if f = s.find(name); f == nil {
+		return nil, nil, nil
+	}
+	if known := f.current(); known != nil {
+		return f, known, nil
+	}
+	return nil, nil, &edek.Error{Kind: edek.Conflict, Op: "metadata", Key: name, Text: "Key " + name + " is being changed; try again"}
+}
+
+// ask finds out which provider has a key and what it says of it, and takes in
+// what is said of a far one.
+func (s *farSide) ask(ctx context.Context, name string) (*edek.Metadata, error) {
+	for range 10 {
+		f := s.find(name)
+		var epoch uint64
+		if f != nil {
+			epoch = f.epochNow()
+		}
+		asked := s.now()
+		done := s.cache.observe("metadata")
+		p, m, err := keys.Holder(ctx, s.cache.provider, name)
+		done(err)
+		if err != nil {
+			if f != nil && edek.KindOf(err) == edek.NotFound {
+				s.forget(name)
+			}
+			return nil, err
+		}
+		far, ok := p.(keys.Far)
+		if !ok {
+			if f != nil {
+				s.forget(name)
+			}
+			return m, nil
+		}
+		if f == nil || f.provider != far {
+			f = s.learn(name, far)
+			epoch = f.epochNow()
+		}
+		if f.take(ctx, m, asked, epoch) != nil {
+			return m, nil
+		}
+	}
+	return nil, &edek.Error{Kind: edek.Conflict, Op: "metadata", Key: name, Text: "Key " + name + " is being changed; try again"}
+}
+
+// denied reports whether an answer of another KMS denies the caller something.
+// A denial that came up while an EDEK was generated is a 500 there, whose text
+// begins with the exception's name.
+func denied(err error) bool {
+	f, ok := errors.AsType[*edek.Foreign](err)
+	if !ok {
+		return false
+	}
+	for _, class := range []string{"AuthorizationException", "AccessControlException"} {
+		if strings.HasSuffix(f.Class, class) {
+			return true
+		}
+		if head, _, ok := strings.Cut(f.Text, ":"); ok && strings.HasSuffix(head, class) {
+			return true
+		}
+	}
+	return f.Status == 403
+}

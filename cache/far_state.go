@@ -1,0 +1,88 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/edekd/edekd/cache/ring"
+	"github.com/edekd/edekd/upstream"
+)
+
+// stateLook is how often the state is looked at for the log.
+const stateLook = 250 * time.Millisecond
+
+// State is how well keys can be served, "" where all are near. Near keys of a
+// chain count as a provider that is ok. What nobody can serve, not even from what
+// was fetched ahead, is down.
+func (k *Cache) State() string {
+	if k.far == nil {
+		return ""
+	}
+	return k.far.state().String()
+}
+
+func (s *farSide) state() upstream.State {
+	best, worst := upstream.Down, upstream.OK
+	for _, far := range s.ones {
+		is := far.State()
+		best, worst = min(best, is), max(worst, is)
+	}
+	if s.near {
+		best = upstream.OK
+	}
+	switch {
+	case worst == upstream.OK:
+		return upstream.OK
+	case best < upstream.CacheOnly:
+		return upstream.ReadOnly
+	case s.holds():
+		return upstream.CacheOnly
+	}
+	return upstream.Down
+}
+
+// registerState shows the state as one gauge for each word, 1 for the one that
+// is so.
+func (s *farSide) registerState(set *metrics.Set) {
+	for _, word := range []upstream.State{upstream.OK, upstream.ReadOnly, upstream.CacheOnly, upstream.Down} {
+		set.NewGauge(`edekd_upstream_state{state="`+word.String()+`"}`, func() float64 {
+			if s.state() == word {
+				return 1
+			}
+			return 0
+		})
+	}
+}
+
+// watchState tells the log of each change until ctx ends.
+func (s *farSide) watchState(ctx context.Context) {
+	tick := time.NewTicker(stateLook)
+	defer tick.Stop()
+	for was := upstream.OK; ; {
+		if is := s.state(); is != was {
+			log := s.c.Log.Warn
+			if is == upstream.OK {
+				log = s.c.Log.Info
+			}
+			log("the state of the keys behind edekd has changed", "state", is.String(), "before", was.String())
+			was = is
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// holds reports whether anything was fetched ahead or is remembered, so that
+// some callers can be served without a node.
+func (s *farSide) holds() (any bool) {
+	if s.deks != nil && s.deks.Bytes() > 0 {
+		return true
+	}
+	s.rings.Each(func(r ring.Stat) { any = any || r.Depth > 0 })
+	return any
+}

@@ -1,0 +1,174 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/edekd/edekd/cache/grant"
+	"github.com/edekd/edekd/cache/ring"
+	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/keys"
+)
+
+// Name returns the key's name.
+func (f *FarKey) Name() string { return f.name }
+
+// VersionName returns the name of a version of the key.
+func (f *FarKey) VersionName(version int) string {
+	if known := f.facts.Load(); known != nil && version == known.metadata.Versions-1 {
+		return known.current
+	}
+	return edek.VersionName(f.name, version)
+}
+
+// As gives access to the key's provider in a caller's name. Nothing is
+// remembered of what it says.
+func (f *FarKey) As(c edek.Caller) keys.Remote { return f.provider.As(c) }
+
+// Provider returns who has the key.
+func (f *FarKey) Provider() keys.Far { return f.provider }
+
+// Deadline returns a context in which one request to the other KMS is answered
+// or given up.
+func (f *FarKey) Deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, f.side.c.Timeout)
+}
+
+// Generate appends n new EDEKs for the caller to dst: those that are ready, if
+// the other KMS would let him have them, and what is missing from there.
+func (f *FarKey) Generate(ctx context.Context, c edek.Caller, n int, dst []edek.EDEK) ([]edek.EDEK, error) {
+	known := f.facts.Load()
+	if known != nil && f.granted(&c, known, grant.Generate) {
+		dst = slices.Grow(dst, n)
+		ready := f.side.rings.Take(f.name, dst[len(dst):len(dst)+n], f.side.privileged(&c))
+		dst = dst[:len(dst)+len(ready)]
+		if n -= len(ready); n == 0 {
+			return dst, nil
+		}
+	}
+	return f.forwardGenerate(ctx, c, known, n, dst)
+}
+
+// Ready returns how many EDEKs of a key are ready.
+func (k *Cache) Ready(name string) (n int) {
+	if k.far != nil {
+		k.far.rings.Each(func(r ring.Stat) {
+			if r.Name == name {
+				n = int(r.Depth)
+			}
+		})
+	}
+	return n
+}
+
+// privileged reports whether a caller may have what is kept back in an outage.
+func (s *farSide) privileged(c *edek.Caller) bool { return s.c.Reserved[c.User] }
+
+// forwardGenerate has EDEKs made in the caller's name.
+func (f *FarKey) forwardGenerate(ctx context.Context, c edek.Caller, known *facts, n int, dst []edek.EDEK) ([]edek.EDEK, error) {
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	f.side.synchronous.Inc()
+	sent := time.Now()
+	made, err := f.provider.Generate(ctx, c, f.name, n)
+	if err != nil {
+		return dst, f.judge(&c, err)
+	}
+	f.earn(&c, known, grant.Generate, sent)
+	f.saw(made)
+	return append(dst, made...), nil
+}
+
+// saw looks for versions that are newer than is known: the key was then rolled
+// behind us. What is ready of older ones is forgotten, and the key looked at anew.
+func (f *FarKey) saw(made []edek.EDEK) {
+	known := f.facts.Load()
+	if known == nil {
+		return
+	}
+	newest := known.metadata.Versions - 1
+	for i := range made {
+		newest = max(newest, made[i].Version())
+	}
+	if newest >= known.metadata.Versions {
+		f.side.rings.DropBelow(f.name, newest)
+		doubted := *known
+		doubted.checked -= int64(4 * f.side.c.Poll)
+		f.facts.CompareAndSwap(known, &doubted)
+	}
+}
+
+// fetch makes EDEKs for a ring, in edekd's own name.
+func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, error) {
+	f := s.find(name)
+	if f == nil {
+		if _, err := s.ask(ctx, name); err != nil && edek.KindOf(err) != edek.NotFound {
+			return nil, err
+		}
+		if f = s.find(name); f == nil {
+			return nil, nil // deleted, or a near key by now: no failure of the KMS
+		}
+	}
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	made, err := f.provider.Generate(ctx, edek.Caller{}, name, n)
+	if err != nil {
+		if denied(err) {
+			f.side.c.Log.Warn("edekd may not have encrypted keys made ahead: the KMS behind it must let it generate them", "key", name, "error", err)
+		}
+		return nil, err
+	}
+	f.saw(made)
+	return made, nil
+}
+
+// Reencrypt brings an EDEK to the current version.
+func (f *FarKey) Reencrypt(ctx context.Context, c edek.Caller, versionName string, iv, wrapped []byte) (edek.EDEK, error) {
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	e, err := f.provider.Reencrypt(ctx, c, f.name, versionName, iv, wrapped)
+	return e, f.judge(&c, err)
+}
+
+// ReencryptBatch brings many EDEKs to the current version, in their order.
+func (f *FarKey) ReencryptBatch(ctx context.Context, c edek.Caller, all []edek.EDEK) ([]edek.EDEK, error) {
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	done, err := f.provider.ReencryptBatch(ctx, c, f.name, all)
+	return done, f.judge(&c, err)
+}
+
+// tellNodes makes all nodes that have a far key forget what they remember of
+// it, after a change that has happened or, as err says, may have. A node that
+// cannot be told is told before it is used again; that one refuses to be told is
+// for the log, since the change must not look as if it had failed.
+func (k *Cache) tellNodes(ctx context.Context, name string, err error) {
+	if k.far == nil || err != nil && edek.KindOf(err) != edek.Unsettled {
+		return
+	}
+	f := k.far.find(name)
+	if f == nil {
+		return
+	}
+	if err := f.provider.InvalidateEverywhere(ctx, name); err != nil {
+		k.far.c.Log.Warn("a key was changed, and not all servers could be told to forget what they had made of it", "key", name, "error", err)
+	}
+}
+
+// InvalidateFor is Invalidate in a caller's name, for a far key at all nodes of
+// its KMS, too.
+func (k *Cache) InvalidateFor(ctx context.Context, c edek.Caller, f *FarKey) error {
+	defer k.forget(f.name)
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	if err := f.provider.As(c).Invalidate(ctx, f.name); err != nil {
+		return f.judge(&c, err)
+	}
+	if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+		return &edek.Error{Kind: edek.Unavailable, Op: "invalidate", Key: f.name,
+			Text: "one server of the KMS has forgotten the key, edekd itself may not tell the others: that KMS must let it roll keys", Err: errors.New(err.Error())}
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/dgraph-io/ristretto/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/edekd/edekd/edek"
+)
+
+// unknownAge bounds how long a name that did not exist may go on not existing
+// after another writer of the same store created it. A create of our own is
+// seen at once.
+const unknownAge = time.Second
+
+// unknownBytes bounds what names that do not exist may occupy, per table.
+const unknownBytes = 4 << 20
+
+// entry is a remembered answer: a value, or the fact that there is none.
+type entry[V any] struct {
+	key    string // compared on every hit: the cache beneath compares hashes only
+	value  V
+	absent *edek.Error // what the provider said, when it knows no such key
+
+	epoch  uint64         // taken before the provider was asked
+	now    *atomic.Uint64 // the key's epoch today
+	loaded int64          // table clock, ns
+	used   atomic.Int64   // table clock, ns; kept to about a second
+	cost   int64          // bytes, of known keys
+}
+
+// table remembers one kind of answer in ristretto. What it adds: an answer is
+// good only while its key's epoch is the one taken before the provider was
+// asked, so no answer outlives a change, however late it arrives; one caller
+// asks while others wait; and a front, where an answer is found from the moment
+// it is there: ristretto takes things in when it finds the time, or not at all.
+type table[V any] struct {
+	load      func(ctx context.Context, key string) (V, error)
+	epoch     func(key string) *atomic.Uint64
+	cost      func(V) int64
+	maxAge    time.Duration                       // since the provider was asked; 0: unlimited
+	maxIdle   time.Duration                       // since the last hit; 0: unlimited
+	known     *ristretto.Cache[string, *entry[V]] // nil: remember nothing
+	unknown   *ristretto.Cache[string, *entry[V]]
+	front     *front[V] // of known
+	flight    singleflight.Group
+	start     time.Time
+	hit, miss *metrics.Counter
+}
+
+type tableConfig[V any] struct {
+	name            string
+	load            func(ctx context.Context, key string) (V, error)
+	epoch           func(key string) *atomic.Uint64 // of the key, or of the key that the version is of
+	cost            func(V) int64                   // bytes, without the key
+	maxAge, maxIdle time.Duration
+	bytes           int64 // 0: remember nothing
+	typicalBytes    int64 // of one entry, sizes the admission counters
+	set             *metrics.Set
+}
+
+func newTable[V any](c tableConfig[V]) (*table[V], error) {
+	t := &table[V]{
+		load: c.load, epoch: c.epoch, cost: c.cost, maxAge: c.maxAge, maxIdle: c.maxIdle, start: time.Now(),
+		hit:  c.set.NewCounter(`edekd_cache_hits_total{cache="` + c.name + `"}`),
+		miss: c.set.NewCounter(`edekd_cache_misses_total{cache="` + c.name + `"}`),
+	}
+	if c.bytes == 0 {
+		return t, nil
+	}
+	var err error
+	if t.known, err = newRistretto[V](c.bytes, c.typicalBytes); err != nil {
+		return nil, err
+	}
+	if t.unknown, err = newRistretto[V](unknownBytes, 256); err != nil {
+		t.known.Close()
+		return nil, err
+	}
+	t.front = newFront[V]()
+	c.set.NewGauge(`edekd_cache_bytes{cache="`+c.name+`"}`, func() float64 { now, _ := t.bytes(); return float64(now) })
+	c.set.NewGauge(`edekd_cache_limit_bytes{cache="`+c.name+`"}`, func() float64 { _, most := t.bytes(); return float64(most) })
+	return t, nil
+}
+
+func newRistretto[V any](bytes, typical int64) (*ristretto.Cache[string, *entry[V]], error) {
+	a, b := maphash.MakeSeed(), maphash.MakeSeed()
+	return ristretto.NewCache(&ristretto.Config[string, *entry[V]]{
+		NumCounters:        10 * bytes / typical,
+		MaxCost:            bytes,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // entryBytes counts it
+		KeyToHash: func(key string) (uint64, uint64) {
+			return maphash.String(a, key), maphash.String(b, key)
+		},
+	})
+}
+
+// entryBytes is what one entry costs beside key text and value: the entry, the
+// key's header and ristretto's own bookkeeping.
+const entryBytes = 250
+
+// get answers from memory or asks the provider. key may alias a buffer that is
+// reused after the call.
+func (t *table[V]) get(ctx context.Context, key string) (V, error) {
+	if t.known != nil {
+		place := t.front.place(key)
+		if e := place.Load(); e != nil && e.key == key && t.good(e) {
+			t.hit.Inc()
+			return e.value, nil
+		}
+		if e, ok := t.known.Get(key); ok && e.key == key && t.good(e) {
+			t.front.put(place, e)
+			t.hit.Inc()
+			return e.value, nil
+		}
+		if e, ok := t.unknown.Get(key); ok && e.key == key && t.good(e) {
+			t.hit.Inc()
+			return e.value, e.absent
+		}
+	}
+	t.miss.Inc()
+	return t.fill(ctx, strings.Clone(key))
+}
+
+// good reports whether a remembered answer may still be given, and notes its
+// use.
+func (t *table[V]) good(e *entry[V]) bool {
+	if e.epoch != e.now.Load() {
+		return false
+	}
+	now := int64(time.Since(t.start))
+	if e.absent != nil {
+		return now-e.loaded < int64(unknownAge)
+	}
+	if t.maxAge > 0 && now-e.loaded >= int64(t.maxAge) {
+		return false
+	}
+	if t.maxIdle > 0 {
+		used := e.used.Load()
+		if now-used >= int64(t.maxIdle) {
+			return false
+		}
+		if now-used > int64(time.Second) {
+			e.used.Store(now)
+		}
+	}
+	return true
+}
+
+// fill asks the provider, once for all who wait for the same key. A flight
+// that took off before this caller came may have looked before a change this
+// caller knows of; its answer is then not accepted and another flight is taken.
+func (t *table[V]) fill(ctx context.Context, key string) (V, error) {
+	epoch := t.epoch(key)
+	seen := epoch.Load()
+	for {
+		shared, err, _ := t.flight.Do(key, func() (any, error) {
+			return t.ask(ctx, key, epoch)
+		})
+		if err != nil {
+			var zero V
+			return zero, err
+		}
+		e := shared.(*entry[V])
+		if e.epoch >= seen {
+			if e.absent != nil {
+				return e.value, e.absent
+			}
+			return e.value, nil
+		}
+	}
+}
+
+// ask loads one answer and remembers it. It runs for all waiting callers, so
+// it does not end with the context of the one that started it.
+func (t *table[V]) ask(ctx context.Context, key string, epoch *atomic.Uint64) (*entry[V], error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	e := t.newEntry(key, epoch)
+	value, err := t.load(ctx, key)
+	if err != nil {
+		typed, ok := errors.AsType[*edek.Error](err)
+		if !ok || typed.Kind != edek.NotFound {
+			return nil, err
+		}
+		e.absent = typed
+		if t.unknown != nil {
+			t.unknown.Set(key, e, entryBytes+int64(len(key)))
+		}
+		return e, nil
+	}
+	e.value = value
+	t.remember(e)
+	return e, nil
+}
+
+// newEntry makes an entry of a key about which the provider is asked after it.
+func (t *table[V]) newEntry(key string, epoch *atomic.Uint64) *entry[V] {
+	e := &entry[V]{key: key, epoch: epoch.Load(), now: epoch, loaded: int64(time.Since(t.start))}
+	e.used.Store(e.loaded)
+	return e
+}
+
+// take remembers an answer that nobody asked for.
+func (t *table[V]) take(key string, value V, epoch *atomic.Uint64) {
+	e := t.newEntry(key, epoch)
+	e.value = value
+	t.remember(e)
+}
+
+// remember takes in a known key.
+func (t *table[V]) remember(e *entry[V]) {
+	if t.known != nil {
+		e.cost = entryBytes + int64(len(e.key)) + t.cost(e.value)
+		t.known.Set(e.key, e, e.cost)
+		t.front.put(t.front.place(e.key), e)
+	}
+}
+
+// bytes is what is remembered, and the most it can be, of a table that remembers.
+// Both leave out what only the front still holds.
+func (t *table[V]) bytes() (now, most int64) {
+	for _, c := range []*ristretto.Cache[string, *entry[V]]{t.known, t.unknown} {
+		now += c.MaxCost() - c.RemainingCost()
+		most += c.MaxCost()
+	}
+	return now, most
+}
+
+func (t *table[V]) close() {
+	if t.known != nil {
+		t.known.Close()
+		t.unknown.Close()
+	}
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/edekd/edekd/keys"
+	"github.com/edekd/edekd/upstream/kms"
+)
+
+func TestNodesAreShown(t *testing.T) {
+	var all []keys.Provider
+	for _, uri := range []string{"kms://http@127.0.0.1;127.0.0.2:1/kms", "kms://http@127.0.0.1:1/other"} {
+		k, err := keys.OpenKMS(uri, kms.Config{Service: "edekd"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { k.Close() })
+		all = append(all, k)
+	}
+	set := metrics.NewSet()
+	registerNodes(set, keys.Chain(all...))
+	var text bytes.Buffer
+	set.WritePrometheus(&text)
+	for _, line := range []string{
+		`edekd_upstream_node_usable{node="127.0.0.1:1"} 1`,
+		`edekd_upstream_node_usable{node="127.0.0.2:1"} 1`,
+		`edekd_upstream_node_faults_total{node="127.0.0.2:1"} 0`,
+	} {
+		if n := strings.Count(text.String(), line+"\n"); n != 1 {
+			t.Errorf("%s: %d times in\n%s", line, n, text.String())
+		}
+	}
+}

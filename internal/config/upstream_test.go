@@ -1,0 +1,53 @@
+package config
+
+import (
+	"testing"
+	"time"
+)
+
+const sidecarSite = "hadoop.kms.key.provider.uri=kms://http@kms1;kms2:9600/kms"
+
+func TestUpstream(t *testing.T) {
+	s := newSite(t)
+	s.write(t, "kms-site.xml", sidecarSite)
+	u := s.mustLoad(t).Upstream
+	if u.Kerberos || u.User != "kms" || u.CacheDecrypts || u.LocalAuthorization || u.Grant != 5*time.Minute || u.GrantOutage != 0 ||
+		u.RingCover != 10*time.Minute || u.RingBytes != 64<<20 || u.Poll != 10*time.Second || u.Attempt != 5*time.Second || u.Total != 12500*time.Millisecond {
+		t.Errorf("%+v", u)
+	}
+	s.raw(t, "kms.keytab", "keys")
+	s.write(t, "kms-site.xml", sidecarSite+`
+edekd.upstream.authentication=kerberos
+edekd.upstream.principal=gateway/kms.example.com@EXAMPLE.COM
+edekd.upstream.keytab=${kms.config.dir}/kms.keytab
+edekd.upstream.decrypt=cache
+edekd.upstream.ring.reserve.percent=20
+edekd.upstream.ring.reserve.users=hdfs, ozone`)
+	u = s.mustLoad(t).Upstream
+	if !u.Kerberos || u.User != "gateway" || !u.CacheDecrypts || u.RingReserve != 0.2 || !u.Reserved["hdfs"] || !u.Reserved["ozone"] || len(u.Reserved) != 2 {
+		t.Errorf("%+v", u)
+	}
+	// Without such a provider nothing of it counts, and that is said.
+	s.write(t, "kms-site.xml", "edekd.upstream.user=gateway")
+	if c := s.mustLoad(t); c.Upstream.User != "" || len(c.Warnings) != 1 {
+		t.Errorf("%+v %v", c.Upstream, c.Warnings)
+	}
+}
+
+func TestRefusedUpstream(t *testing.T) {
+	f := func(property, value, what, remedy string) {
+		t.Helper()
+		s := newSite(t)
+		s.write(t, "kms-site.xml", sidecarSite+"\n"+property+"="+value)
+		s.refused(t, "kms-site.xml:3", property, what, remedy)
+	}
+	f("edekd.upstream.decrypt", "local", "does not yet fetch key material", "cache")
+	f("edekd.upstream.decrypt", "Forward", "no way to decrypt", "forward or cache")
+	f("edekd.upstream.authorization", "none", "decides nothing", "upstream, or local")
+	f("edekd.upstream.authentication", "digest", "cannot prove itself", "kerberos or simple")
+	f("edekd.upstream.total.ms", "4999", "less than edekd.upstream.attempt.ms", "twice")
+	f("edekd.upstream.poll.seconds", "0", "out of range", "from 1")
+	f("edekd.upstream.ring.reserve.percent", "100", "out of range", "to 99")
+	f("edekd.upstream.ring.budget-bytes", "1000", "out of range", "")
+	f("edekd.upstream.rings", "1", "no such property", "edekd.upstream.")
+}

@@ -1,0 +1,325 @@
+// Package kms speaks Hadoop's KMS REST interface as a client: to a Java KMS, a
+// Ranger KMS or edekd, to several equal ones at once (upstream.Set).
+//
+// Whom the upstream sees: edekd's own service, authenticated by name or by
+// Kerberos, and where there is a caller, doAs=<caller>. So the upstream has to
+// list the service as a proxy user. Cookies belong to the service, one for each
+// node; a cookie is taken from a login only, and nothing of a caller's own,
+// neither cookie nor token, is ever sent.
+//
+// What an upstream says is believed only where it can be true: an answer is
+// bounded by what was asked for, has the names that were asked for and the
+// lengths that were sent, or is a fault of its node and nothing of it is used.
+// Redirects are not followed, proxies from the environment not used, https stays
+// https. An exception of Java's is passed on as *edek.Foreign.
+//
+// Reads, which generate, decrypt and re-encrypt are, may be made twice. Changes
+// go over a connection of their own, so that nothing below repeats them when a
+// pooled connection breaks, and are never made twice: one whose outcome is not
+// known is edek.Unsettled.
+//
+// Key bytes: material in results belongs to the caller, who zeroes it. Bodies
+// are zeroed after use; the buffers of HTTP and TLS below are not.
+package kms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/upstream"
+)
+
+// Client is a KMS with all its nodes. It is safe for concurrent use.
+type Client struct {
+	config Config
+	set    *upstream.Set
+	nodes  []*node
+	pooled *http.Transport // for all but changes
+	fresh  *http.Transport // a new connection for each request
+
+	ctx    context.Context // of logins
+	stop   context.CancelFunc
+	logins sync.WaitGroup
+	as     atomic.Pointer[string] // the short name that the upstream gave the service
+}
+
+type node struct {
+	addr    string // host:port
+	host    string // as in the service's principal
+	base    string // https://host:port/kms/v1/
+	session session
+	pending pending
+}
+
+const idle = 20 * time.Second // well below the 60 s after which Jetty closes a connection
+
+// New makes a client. It sends nothing yet. Close must be called.
+func New(config Config) (*Client, error) {
+	if err := config.check(); err != nil {
+		return nil, fmt.Errorf("upstream KMS: %w", err)
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{config: config}
+	for _, addr := range config.Nodes {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("upstream KMS: node %q: %w", addr, err)
+		}
+		c.nodes = append(c.nodes, &node{addr: addr, host: strings.ToLower(host), base: config.Scheme + "://" + addr + config.Path + "/v1/"})
+	}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.set = upstream.New(config.Nodes, upstream.Settings{Attempt: config.Attempt, Total: config.Total, Open: config.Open,
+		InFlight: config.InFlight, Probe: c.probe, Changed: config.Changed})
+	c.pooled = c.transport()
+	c.fresh = c.transport()
+	c.fresh.DisableKeepAlives = true
+	return c, nil
+}
+
+func (c *Client) transport() *http.Transport {
+	patience := c.set.Attempt()
+	t := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: patience}).DialContext,
+		TLSHandshakeTimeout:    patience,
+		DisableCompression:     true, // a few bytes could unpack to many
+		MaxIdleConnsPerHost:    c.set.InFlight(),
+		IdleConnTimeout:        idle,
+		ReadBufferSize:         16 << 10, // 500 EDEKs are some 100 KB
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	if c.config.TLS != nil {
+		t.TLSClientConfig = c.config.TLS.Clone()
+	}
+	return t
+}
+
+// Close ends probes and logins, waits for them, and closes connections. A login
+// that waits for a KDC can take some seconds. No call may be under way.
+func (c *Client) Close() {
+	c.stop()
+	c.set.Close()
+	c.logins.Wait()
+	c.pooled.CloseIdleConnections()
+	c.fresh.CloseIdleConnections()
+}
+
+// State is how well the upstream can be used.
+func (c *Client) State() upstream.State { return c.set.State() }
+
+// Nodes is the status of each node.
+func (c *Client) Nodes() []upstream.Status { return c.set.Nodes() }
+
+// request is one call of the interface, to whatever node.
+type request struct {
+	op     string // for people
+	key    string // key or version name
+	method string
+	path   string // below …/v1/, escaped
+	query  string // without user and doAs, "" for none
+	body   []byte
+	caller edek.Caller
+	status int   // of success
+	bound  int64 // of the answer's body in bytes; 0: it has none
+	expect int64 // about how large the body is
+	// How large an answer is, and how long it takes, can be up to whoever made
+	// the keys, and is then no fault of the node.
+	swollen, slow bool
+}
+
+// escape writes a name into a path as Java's client does, but for blanks, which
+// Java turns into a plus sign that the server takes for one.
+func escape(name string) string { return strings.ReplaceAll(url.QueryEscape(name), "+", "%20") }
+
+// read asks usable nodes. take gets the body, which is zeroed after it; what it
+// objects to is a fault of the node, unless it says edek.NotFound.
+func (c *Client) read(ctx context.Context, r *request, take func(body []byte) error) error {
+	if err := c.admit(r); err != nil {
+		return err
+	}
+	err := c.set.Read(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.pooled, r, take) })
+	return c.explain(r, err, edek.Unavailable)
+}
+
+// write asks one node, over a connection of its own.
+func (c *Client) write(ctx context.Context, r *request, take func(body []byte) error) error {
+	if err := c.admit(r); err != nil {
+		return err
+	}
+	err := c.set.Write(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.fresh, r, take) })
+	kind := edek.Unavailable
+	if fault, ok := errors.AsType[*upstream.Fault](err); ok && fault.Sent {
+		kind = edek.Unsettled
+	}
+	return c.explain(r, err, kind)
+}
+
+// admit refuses what must not be sent.
+func (c *Client) admit(r *request) error {
+	if r.caller.User == "" && r.caller != (edek.Caller{}) {
+		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the caller has no short name, and is not passed on as the service itself"}
+	}
+	as := c.as.Load()
+	if u := r.caller.User; u != "" && (u == c.config.Service || as != nil && u == *as) {
+		return &edek.Foreign{Status: http.StatusForbidden, Class: "org.apache.hadoop.security.authorize.AuthorizationException", Node: "edekd",
+			Text: "User [" + u + "] has the name of the service itself and is not passed on to the upstream KMS"}
+	}
+	switch {
+	case strings.IndexByte(r.key, 0) >= 0:
+		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the name has a NUL byte, which no URL can hold"}
+	case r.key == "" && strings.HasPrefix(r.path, "key/"):
+		return &edek.Error{Kind: edek.Invalid, Op: r.op, Text: "Parameter 'name' cannot be empty"}
+	case dotted(r.key):
+		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the name has a dot or two between slashes, which may lead elsewhere in a URL"}
+	}
+	return nil
+}
+
+// dotted reports whether a name has a segment that servers and balancers may
+// take for a step in the path.
+func dotted(name string) bool {
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// explain puts a fault into the family's words.
+func (c *Client) explain(r *request, err error, kind edek.Kind) error {
+	fault, ok := errors.AsType[*upstream.Fault](err)
+	if !ok {
+		return err
+	}
+	text := c.set.State().String() + ": the upstream KMS did not answer"
+	if kind == edek.Unsettled {
+		text = "the outcome is unknown: the upstream KMS was sent the change, and its answer did not arrive whole." +
+			" Look with \"hadoop key list -metadata\" whether it happened, and repeat it only if it did not"
+	}
+	return &edek.Error{Kind: kind, Op: r.op, Key: r.key, Text: text, Err: fault}
+}
+
+// ask makes one attempt at a node: with a login before it where one is needed,
+// and again where the node no longer takes the cookie.
+func (c *Client) ask(ctx context.Context, n *node, t *http.Transport, r *request, take func([]byte) error) error {
+	cookie, err := c.credentials(ctx, n)
+	if err != nil {
+		return &upstream.Fault{Err: fmt.Errorf("%s: %w", n.addr, err)}
+	}
+	body, err := c.send(ctx, n, t, r, cookie)
+	if cookie != "" && errors.Is(err, errUnauthenticated) {
+		n.session.forget(cookie)
+		if cookie, err = c.credentials(ctx, n); err != nil {
+			return &upstream.Fault{Err: fmt.Errorf("%s: %w", n.addr, err)}
+		}
+		body, err = c.send(ctx, n, t, r, cookie)
+	}
+	if err != nil || take == nil {
+		return err
+	}
+	err = take(body)
+	clear(body)
+	if err == nil || edek.KindOf(err) == edek.NotFound {
+		return err
+	}
+	return &upstream.Fault{Err: fmt.Errorf("%s: its answer is not one to the question: %w", n.addr, err), Sent: true}
+}
+
+// send is one HTTP exchange. The body is the caller's.
+func (c *Client) send(ctx context.Context, n *node, t *http.Transport, r *request, cookie string) ([]byte, error) {
+	var sent atomic.Bool
+	fault := func(err error) error {
+		if r.slow && errors.Is(err, context.DeadlineExceeded) {
+			return &edek.Error{Kind: edek.Unavailable, Op: r.op, Key: r.key, Text: "the upstream KMS takes too long: allow more time for an attempt", Err: err}
+		}
+		return &upstream.Fault{Err: fmt.Errorf("%s: %w", n.addr, err), Sent: sent.Load()}
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	var body io.Reader
+	if r.body != nil {
+		body = bytes.NewReader(r.body)
+	}
+	q, err := http.NewRequestWithContext(ctx, r.method, n.base+r.path+c.parameters(r), body)
+	if err != nil {
+		return nil, &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the name cannot be put into a URL", Err: err}
+	}
+	q.Header.Set("User-Agent", agent)
+	if body != nil {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	if cookie != "" {
+		q.Header.Set("Cookie", cookie)
+	}
+	resp, err := t.RoundTrip(q)
+	if err != nil {
+		return nil, fault(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != r.status {
+		err := refused(n, resp)
+		if errors.Is(err, errUnauthenticated) {
+			sent.Store(false) // the filter before the interface has stopped it
+			return nil, fault(err)
+		}
+		if errors.Is(err, errForeign) {
+			return nil, fault(err)
+		}
+		return nil, err
+	}
+	if r.bound == 0 {
+		io.CopyN(io.Discard, resp.Body, maxError) // for the connection's sake
+		return nil, nil
+	}
+	if kind := resp.Header.Get("Content-Type"); !isJSON(kind) {
+		return nil, fault(fmt.Errorf("it answers with Content-Type %q, not JSON: is this a KMS?", oneLine(kind, 100)))
+	}
+	answer, err := readAll(resp, r.bound, r.expect)
+	if errors.Is(err, errSwollen) && r.swollen {
+		return nil, &edek.Error{Kind: edek.Corrupt, Op: r.op, Key: r.key, Text: fmt.Sprintf("%s answers with more than %d bytes", n.addr, r.bound)}
+	}
+	if err != nil {
+		return nil, fault(err)
+	}
+	return answer, nil
+}
+
+const agent = "edekd"
+
+// parameters is the query of a request: its own, then who asks.
+func (c *Client) parameters(r *request) string {
+	var b strings.Builder
+	add := func(name, value string) {
+		mark := byte('&')
+		if b.Len() == 0 {
+			mark = '?'
+		}
+		b.WriteByte(mark)
+		b.WriteString(name)
+		b.WriteString(url.QueryEscape(value))
+	}
+	if r.query != "" {
+		b.WriteString("?" + r.query)
+	}
+	if c.config.Kerberos == nil {
+		add("user.name=", c.config.Service)
+	}
+	if r.caller.User != "" {
+		add("doAs=", r.caller.User)
+	}
+	return b.String()
+}
