@@ -213,6 +213,7 @@ func (s *suite) row(r report.Row, variants []measure.Variant) error {
 		return err
 	}
 	r.Unit, r.Ours, r.Beside, r.Figure = unitCPU, c.Micros[0], c.Micros[1], stats.Ratio(c.Micros[0], c.Micros[1])
+	r.Note = fmt.Sprintf("server busy %.0f %%, beside it %.0f %%", 100*c.Busy[0], 100*c.Busy[1])
 	s.file.Rows = append(s.file.Rows, r)
 	return nil
 }

@@ -34,6 +34,9 @@ type entry[V any] struct {
 	loaded int64          // table clock, ns
 	used   atomic.Int64   // table clock, ns; kept to about a second
 	cost   int64          // bytes, of known keys
+
+	out   atomic.Bool // ristretto does not hold it, or no longer
+	stray atomic.Bool // and the front has counted it as its own
 }
 
 // table remembers one kind of answer in ristretto. What it adds: an answer is
@@ -76,25 +79,28 @@ func newTable[V any](c tableConfig[V]) (*table[V], error) {
 		return t, nil
 	}
 	var err error
-	if t.known, err = newRistretto[V](c.bytes, c.typicalBytes); err != nil {
+	t.front = newFront[V](c.bytes / c.typicalBytes)
+	if t.known, err = newRistretto(c.bytes, c.typicalBytes, t.front.leave); err != nil {
 		return nil, err
 	}
-	if t.unknown, err = newRistretto[V](unknownBytes, 256); err != nil {
+	if t.unknown, err = newRistretto[V](unknownBytes, 256, nil); err != nil {
 		t.known.Close()
 		return nil, err
 	}
-	t.front = newFront[V]()
 	c.set.NewGauge(`edekd_cache_bytes{cache="`+c.name+`"}`, func() float64 { now, _ := t.bytes(); return float64(now) })
 	c.set.NewGauge(`edekd_cache_limit_bytes{cache="`+c.name+`"}`, func() float64 { _, most := t.bytes(); return float64(most) })
 	return t, nil
 }
 
-func newRistretto[V any](bytes, typical int64) (*ristretto.Cache[string, *entry[V]], error) {
+// newRistretto makes a cache for so many bytes in entries of a typical size. leave,
+// unless nil, is told of each entry that it lets go or does not take in.
+func newRistretto[V any](bytes, typical int64, leave func(*entry[V])) (*ristretto.Cache[string, *entry[V]], error) {
 	a, b := maphash.MakeSeed(), maphash.MakeSeed()
 	return ristretto.NewCache(&ristretto.Config[string, *entry[V]]{
 		NumCounters:        10 * bytes / typical,
 		MaxCost:            bytes,
 		BufferItems:        64,
+		OnExit:             leave,
 		IgnoreInternalCost: true, // entryBytes counts it
 		KeyToHash: func(key string) (uint64, uint64) {
 			return maphash.String(a, key), maphash.String(b, key)
@@ -142,14 +148,13 @@ func (t *table[V]) good(e *entry[V]) bool {
 	if t.maxAge > 0 && now-e.loaded >= int64(t.maxAge) {
 		return false
 	}
-	if t.maxIdle > 0 {
-		used := e.used.Load()
-		if now-used >= int64(t.maxIdle) {
-			return false
-		}
-		if now-used > int64(time.Second) {
-			e.used.Store(now)
-		}
+	used := e.used.Load()
+	if t.maxIdle > 0 && now-used >= int64(t.maxIdle) {
+		return false
+	}
+	if now-used > int64(time.Second) {
+		e.used.Store(now)
+		t.known.Get(e.key) // ristretto does not see what the front answers
 	}
 	return true
 }
@@ -219,14 +224,16 @@ func (t *table[V]) take(key string, value V, epoch *atomic.Uint64) {
 func (t *table[V]) remember(e *entry[V]) {
 	if t.known != nil {
 		e.cost = entryBytes + int64(len(e.key)) + t.cost(e.value)
-		t.known.Set(e.key, e, e.cost)
 		t.front.put(t.front.place(e.key), e)
+		if !t.known.Set(e.key, e, e.cost) {
+			t.front.leave(e)
+		}
 	}
 }
 
 // bytes is what is remembered, and the most it can be, of a table that remembers.
-// Both leave out what only the front still holds.
 func (t *table[V]) bytes() (now, most int64) {
+	now, most = t.front.bytes()
 	for _, c := range []*ristretto.Cache[string, *entry[V]]{t.known, t.unknown} {
 		now += c.MaxCost() - c.RemainingCost()
 		most += c.MaxCost()

@@ -1,15 +1,18 @@
 package audit
 
 import (
-	"container/list"
 	"context"
 	"hash/maphash"
 	"math"
 	"math/bits"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe" // for the size of a bucket
+
+	"github.com/edekd/edekd/edek"
 )
 
 // dead in an entry's hits means that the entry has been removed. It is so far
@@ -20,24 +23,67 @@ const (
 	// maxNames bounds the names of a triple that is counted, together, in bytes:
 	// longer ones could fill the memory.
 	maxNames = 2 << 10
-	// entryBytes is what an entry takes beside its names: itself, its place in the
-	// order and its share of the buckets.
-	entryBytes = 512
+	// entryBytes is what an entry takes beside its key's name, and senderBytes what
+	// a sender does beside its names, the share of the map included.
+	entryBytes  = 112
+	senderBytes = 512
+	// maxEntryBytes is the most that one more entry takes, its sender included.
+	maxEntryBytes = entryBytes + senderBytes + 32 + maxNames + maxNames/8
+	// averageBytes is what a bucket is made for.
+	averageBytes = 256
 )
 
-// entry counts one user's successes in one operation on one key.
+// sender is who is behind an event, and how that is known.
+type sender struct {
+	caller         edek.Caller
+	realFull, auth string
+	client         netip.Addr
+}
+
+func senderOf(v *Event) sender { return sender{v.Caller, v.RealFull, v.Auth, v.Client} }
+
+func (s *sender) names() int {
+	return len(s.caller.User) + len(s.caller.Full) + len(s.caller.Real) + len(s.realFull) + len(s.auth)
+}
+
+// clone is a sender with strings of its own.
+func (s sender) clone() sender {
+	for _, name := range []*string{&s.caller.User, &s.caller.Full, &s.caller.Real, &s.realFull, &s.auth} {
+		*name = strings.Clone(*name)
+	}
+	return s
+}
+
+// known is a sender that entries share: one user may have one for each of a
+// hundred thousand keys.
+type known struct {
+	sender
+	entries int // guarded by table.mu
+}
+
+// entry counts one user's successes in one operation on one key. It is small, since
+// there may be many and the hits of each find it out of the processor's caches.
 type entry struct {
 	hash  uint64
-	first Event     // the first hit, in strings of its own
-	made  time.Time // when it was
-	hits  atomic.Int64
-	mixed atomic.Bool           // hits came from several clients, real users or proofs
 	next  atomic.Pointer[entry] // in the same bucket
+	hits  atomic.Int64
+	key   string
+	first *known // sender of the first hit
+	op    Op
+	mixed atomic.Bool   // hits came from several clients, real users or proofs
+	made  time.Duration // since table.start: the first hit
 
 	// Guarded by table.mu.
-	written time.Time // when the current window began
-	place   *list.Element
+	written      time.Duration // since table.start, when the current window began
+	older, newer *entry        // neighbours in the order
 }
+
+func (e *entry) bytes() int64 { return entryBytes + namesBytes(len(e.key)) }
+
+func (k *known) bytes() int64 { return senderBytes + namesBytes(k.names()) }
+
+// namesBytes is what strings take: the allocator rounds up.
+func namesBytes(n int) int64 { return int64(n + n/8 + 16) }
 
 // table finds entries without a lock: buckets are chains of atomic pointers,
 // and a reader standing on an entry that is being removed still finds the rest
@@ -45,17 +91,23 @@ type entry struct {
 type table struct {
 	seed    maphash.Seed
 	buckets []atomic.Pointer[entry]
+	start   time.Time
+	limit   int64 // of taken
 
-	mu     sync.Mutex
-	order  list.List // entries, the one whose window ends first in front
-	closed bool
-	names  int64 // bytes, of the entries
+	mu             sync.Mutex
+	oldest, newest *entry // of the order: the oldest's window ends first
+	senders        map[sender]*known
+	closed         bool
+	taken          int64 // bytes, by entries and senders
 }
 
-func newTable(maxEntries int) *table {
+func newTable(limit int) *table {
 	return &table{
 		seed:    maphash.MakeSeed(),
-		buckets: make([]atomic.Pointer[entry], 1<<bits.Len(uint(maxEntries))),
+		buckets: make([]atomic.Pointer[entry], 1<<bits.Len(uint(limit/averageBytes))),
+		start:   time.Now(),
+		limit:   int64(limit),
+		senders: map[sender]*known{},
 	}
 }
 
@@ -70,7 +122,7 @@ func (t *table) bucket(hash uint64) *atomic.Pointer[entry] {
 
 func (t *table) find(hash uint64, v *Event) *entry {
 	for e := t.bucket(hash).Load(); e != nil; e = e.next.Load() {
-		if e.hash == hash && e.first.Op == v.Op && e.first.Key == v.Key && e.first.Caller.Full == v.Caller.Full {
+		if e.hash == hash && e.op == v.Op && e.key == v.Key && e.first.caller.Full == v.Caller.Full {
 			return e
 		}
 	}
@@ -79,19 +131,29 @@ func (t *table) find(hash uint64, v *Event) *entry {
 
 // hit counts v, and returns false when e has been removed.
 func (e *entry) hit(v *Event) bool {
-	if (v.Client != e.first.Client || v.Caller != e.first.Caller || v.RealFull != e.first.RealFull || v.Auth != e.first.Auth) && !e.mixed.Load() {
+	if e.first.sender != senderOf(v) && !e.mixed.Load() {
 		e.mixed.Store(true)
 	}
 	return e.hits.Add(1) > 0
 }
 
-// insert adds an entry that find does not find. The caller holds mu.
-func (t *table) insert(e *entry) {
-	b := t.bucket(e.hash)
+// insert adds an entry with one hit for v, which find does not find, and whose
+// strings are views of what will be reused. The caller holds mu.
+func (t *table) insert(hash uint64, v *Event, now time.Duration) {
+	from := t.senders[senderOf(v)]
+	if from == nil {
+		from = &known{sender: senderOf(v).clone()}
+		t.senders[from.sender] = from
+		t.taken += from.bytes()
+	}
+	from.entries++
+	e := &entry{hash: hash, key: strings.Clone(v.Key), first: from, op: v.Op, made: now, written: now}
+	e.hits.Store(1)
+	b := t.bucket(hash)
 	e.next.Store(b.Load())
 	b.Store(e)
-	e.place = t.order.PushBack(e)
-	t.names += int64(e.first.names())
+	t.append(e)
+	t.taken += e.bytes()
 }
 
 // remove takes out an entry whose hits are dead. The caller holds mu.
@@ -101,21 +163,52 @@ func (t *table) remove(e *entry) {
 		p = &p.Load().next
 	}
 	p.Store(e.next.Load())
-	t.order.Remove(e.place)
-	t.names -= int64(e.first.names())
+	t.unlink(e)
+	t.taken -= e.bytes()
+	if e.first.entries--; e.first.entries == 0 {
+		delete(t.senders, e.first.sender)
+		t.taken -= e.first.bytes()
+	}
+}
+
+// append makes e the newest. The caller holds mu.
+func (t *table) append(e *entry) {
+	e.older, e.newer = t.newest, nil
+	if e.older == nil {
+		t.oldest = e
+	} else {
+		e.older.newer = e
+	}
+	t.newest = e
+}
+
+// unlink takes e out of the order. The caller holds mu.
+func (t *table) unlink(e *entry) {
+	if e.older == nil {
+		t.oldest = e.newer
+	} else {
+		e.older.newer = e.newer
+	}
+	if e.newer == nil {
+		t.newest = e.older
+	} else {
+		e.newer.older = e.older
+	}
 }
 
 // bytes is what the table takes, and the most it can.
-func (t *table) bytes(maxEntries int) (now, most int64) {
+func (t *table) bytes() (now, most int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return int64(t.order.Len())*entryBytes + t.names, int64(maxEntries) * (entryBytes + maxNames)
+	buckets := int64(len(t.buckets)) * int64(unsafe.Sizeof(t.buckets[0]))
+	return buckets + t.taken, buckets + t.limit
 }
 
 // renew begins e's next window. The caller holds mu.
 func (t *table) renew(e *entry, now time.Time) {
-	e.written = now
-	t.order.MoveToBack(e.place)
+	e.written = now.Sub(t.start)
+	t.unlink(e)
+	t.append(e)
 }
 
 // Count logs a success of one of the operations that Hadoop aggregates:
@@ -149,32 +242,26 @@ func (l *Log) countFirst(hash uint64, v Event) {
 		return
 	}
 	now := time.Now()
-	first := l.line(record{Event: v, time: now, count: 1})
+	first := record{Event: v, time: now, count: 1}
 	if v.names() > maxNames {
 		if !l.queue.offer(first) {
 			l.queue.lose(1)
 		}
 		return
 	}
-	if t.order.Len() >= l.maxEntries {
+	for room := t.limit - maxEntryBytes; t.taken > room && t.oldest != nil; {
 		l.evict(now)
 	}
-	// Names are views of what will be reused.
-	v.Key, v.Caller.Full = strings.Clone(v.Key), strings.Clone(v.Caller.Full)
-	v.Caller.User, v.Caller.Real = strings.Clone(v.Caller.User), strings.Clone(v.Caller.Real)
-	v.RealFull, v.Auth = strings.Clone(v.RealFull), strings.Clone(v.Auth)
-	e := &entry{hash: hash, first: v, made: now, written: now}
-	e.hits.Store(1)
-	t.insert(e)
-	// Where this line finds no room nothing is lost: the hit is part of the
+	// Where the first line finds no room nothing is lost: the hit is part of the
 	// total that is logged when the window ends.
 	l.queue.offer(first)
+	t.insert(hash, &v, now.Sub(t.start))
 }
 
 // evict logs the total of the entry whose window ends first and removes it. The
 // caller holds table.mu.
 func (l *Log) evict(now time.Time) {
-	e := l.table.order.Front().Value.(*entry)
+	e := l.table.oldest
 	n := e.hits.Swap(dead)
 	l.table.remove(e)
 	if n > 0 && !l.queue.offer(l.total(e, now, n)) {
@@ -182,8 +269,11 @@ func (l *Log) evict(now time.Time) {
 	}
 }
 
-func (l *Log) total(e *entry, now time.Time, n int64) line {
-	return l.line(record{Event: e.first, time: now, count: n, interval: now.Sub(e.made), total: true, mixed: e.mixed.Load()})
+// total is the record of what an entry has counted.
+func (l *Log) total(e *entry, now time.Time, n int64) record {
+	from := &e.first.sender
+	v := Event{Op: e.op, Key: e.key, Caller: from.caller, RealFull: from.realFull, Auth: from.auth, Client: from.client}
+	return record{Event: v, time: now, count: n, interval: now.Sub(l.table.start) - e.made, total: true, mixed: e.mixed.Load()}
 }
 
 // report logs what e has counted in its window and begins the next one, or
@@ -203,17 +293,35 @@ func (l *Log) report(e *entry, now time.Time) bool {
 	return true
 }
 
-// sweep reports the entries whose window has ended.
-func (l *Log) sweep(now time.Time) {
+// sweptAtOnce is how many entries are reported while first hits wait.
+const sweptAtOnce = 128
+
+// sweep reports the entries whose window has ended. Where there is no room for
+// their lines it returns what says that there is some again, else nil.
+func (l *Log) sweep(now time.Time) (room <-chan struct{}) {
+	for {
+		switch n, full := l.sweepSome(now); {
+		case full:
+			return l.queue.roomSoon()
+		case n < sweptAtOnce:
+			return nil
+		}
+	}
+}
+
+// sweepSome reports up to sweptAtOnce entries, and whether there was no room for
+// a line.
+func (l *Log) sweepSome(now time.Time) (n int, full bool) {
 	t := l.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for front := t.order.Front(); front != nil; front = t.order.Front() {
-		e := front.Value.(*entry)
-		if now.Sub(e.written) < l.window || !l.report(e, now) {
-			return
+	for n < sweptAtOnce && t.oldest != nil && now.Sub(t.start)-t.oldest.written >= l.window {
+		if !l.report(t.oldest, now) {
+			return n, true
 		}
+		n++
 	}
+	return n, false
 }
 
 // flush reports a triple before its window ends, because a denial of the same
@@ -237,11 +345,11 @@ func (l *Log) drain(ctx context.Context) {
 	defer t.mu.Unlock()
 	t.closed = true
 	now := time.Now()
-	for front := t.order.Front(); front != nil; front = t.order.Front() {
-		e := front.Value.(*entry)
+	for t.oldest != nil {
+		e := t.oldest
 		n := e.hits.Swap(dead)
 		t.remove(e)
-		if n > 0 && l.queue.put(ctx, l.total(e, now, n), false) != nil {
+		if n > 0 && l.queue.put(ctx, l.queue.line(l.total(e, now, n)), false) != nil {
 			l.queue.lose(n)
 		}
 	}

@@ -99,8 +99,13 @@ func TestDenialFlushesItsTriple(t *testing.T) {
 	})
 }
 
+// roomFor is the memory for n entries of one user with short names.
+func roomFor(n int) int {
+	return maxEntryBytes + int((&known{}).bytes()) + 2 + (n-1)*int((&entry{}).bytes()+1)
+}
+
 func TestOldestEntryMakesRoom(t *testing.T) {
-	bubble(t, Options{MaxEntries: 2}, func(t *testing.T, l *Log, s *sink) {
+	bubble(t, Options{CountBytes: roomFor(2)}, func(t *testing.T, l *Log, s *sink) {
 		l.Count(by("u", DecryptEEK, "a"))
 		time.Sleep(time.Second)
 		l.Count(by("u", DecryptEEK, "k"))
@@ -144,7 +149,7 @@ func TestConcurrentHitsAndEndingWindows(t *testing.T) {
 	hits := hammer(l, 4000)
 	for empty := false; !empty; time.Sleep(time.Millisecond) {
 		l.table.mu.Lock()
-		empty = l.table.order.Len() == 0
+		empty = l.table.oldest == nil
 		l.table.mu.Unlock()
 	}
 	if err := l.Close(t.Context()); err != nil {
@@ -169,7 +174,7 @@ func TestConcurrentHitsAndEndingWindows(t *testing.T) {
 // Entries push each other out all the time, and each hit is reported once.
 func TestConcurrentHitsAndEviction(t *testing.T) {
 	s := new(sink)
-	l := New(s, Options{Window: time.Hour, MaxEntries: 8, QueueBytes: 1 << 28})
+	l := New(s, Options{Window: time.Hour, CountBytes: roomFor(8), QueueBytes: 1 << 28})
 	hits := hammer(l, 400)
 	if err := l.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -197,6 +202,23 @@ func TestConcurrentHitsAndEviction(t *testing.T) {
 // bound: with names as long as may be and ten times as many as fit.
 func TestCountedBytes(t *testing.T) {
 	const fit = 1000
+	name := strings.Repeat("n", maxNames-20)
+	t.Run("one user", func(t *testing.T) {
+		testCountedBytes(t, 10*fit, fit*int((&entry{key: name}).bytes()), func(i int) Event {
+			return by("u", DecryptEEK, fmt.Sprintf("%s%06d", name, i))
+		})
+	})
+	t.Run("a user each", func(t *testing.T) {
+		testCountedBytes(t, 10*fit, fit*int((&entry{}).bytes()+(&known{sender: sender{realFull: name}}).bytes()), func(i int) Event {
+			return by(fmt.Sprintf("%s%06d", name[:len(name)/2], i), DecryptEEK, "k")
+		})
+	})
+	t.Run("one user, short names", func(t *testing.T) {
+		testCountedBytes(t, 100*fit, 4<<20, func(i int) Event { return by("u", DecryptEEK, fmt.Sprintf("key%07d", i)) })
+	})
+}
+
+func testCountedBytes(t *testing.T, events, limit int, event func(i int) Event) {
 	heap := func() int64 {
 		var s runtime.MemStats
 		runtime.GC()
@@ -204,10 +226,9 @@ func TestCountedBytes(t *testing.T) {
 		return int64(s.HeapAlloc)
 	}
 	before := heap()
-	l := New(io.Discard, Options{Window: time.Hour, MaxEntries: fit, QueueBytes: 64 << 10})
-	name := strings.Repeat("n", maxNames-10)
-	for i := range 10 * fit {
-		l.Count(by("u", DecryptEEK, fmt.Sprintf("%s%06d", name, i)))
+	l := New(io.Discard, Options{Window: time.Hour, CountBytes: limit, QueueBytes: 64 << 10})
+	for i := range events {
+		l.Count(event(i))
 	}
 	now, most := l.CountedBytes()
 	if grown := heap() - before; now > most || grown > now || grown < now/2 {
@@ -216,8 +237,8 @@ func TestCountedBytes(t *testing.T) {
 	if err := l.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if now, _ := l.CountedBytes(); now != 0 {
-		t.Errorf("%d bytes are left", now)
+	if l.table.taken != 0 || len(l.table.senders) != 0 {
+		t.Errorf("%d bytes and %d senders are left", l.table.taken, len(l.table.senders))
 	}
 }
 

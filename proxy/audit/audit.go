@@ -48,10 +48,10 @@ import (
 )
 
 const (
-	defaultWindow  = 10 * time.Second
-	defaultWait    = 5 * time.Second
-	defaultEntries = 10_000
-	defaultQueue   = 1 << 20
+	defaultWindow = 10 * time.Second
+	defaultWait   = 5 * time.Second
+	defaultCount  = 32 << 20
+	defaultQueue  = 1 << 20
 )
 
 // Options tune a Log. The zero value of each means its default.
@@ -62,9 +62,10 @@ type Options struct {
 	// Wait is how long lines that must not be lost may wait, for room in the
 	// queue and for the disk: 5 s.
 	Wait time.Duration
-	// MaxEntries bounds the number of (user, key, operation) triples counted at
-	// once; beyond it the oldest is logged early and forgotten: 10 000.
-	MaxEntries int
+	// CountBytes bounds the memory of the (user, key, operation) triples counted at
+	// once; beyond it the oldest is logged early and forgotten: 32 MiB, which is
+	// enough for a user of 150 000 keys.
+	CountBytes int
 	// QueueBytes bounds the lines of successes that wait for the writer, in all
 	// forms together: 1 MiB.
 	QueueBytes int
@@ -80,10 +81,9 @@ type Options struct {
 // characters in whatever comes from a client are escaped, and overlong values
 // cut.
 type Log struct {
-	window     time.Duration
-	wait       time.Duration
-	maxEntries int
-	json       bool // whether there is a JSON form
+	window time.Duration
+	wait   time.Duration
+	json   bool // whether there is a JSON form
 
 	table *table
 	queue *queue
@@ -106,15 +106,14 @@ func New(out io.Writer, opts Options) *Log {
 		outs, forms = append(outs, opts.JSON), append(forms, jsonForm(opts.Server))
 	}
 	l := &Log{
-		window:     orDefault(opts.Window, defaultWindow),
-		wait:       orDefault(opts.Wait, defaultWait),
-		maxEntries: orDefault(opts.MaxEntries, defaultEntries),
-		json:       opts.JSON != nil,
-		queue:      newQueue(outs, forms, orDefault(opts.QueueBytes, defaultQueue)),
-		closing:    make(chan struct{}),
-		swept:      make(chan struct{}),
+		window:  orDefault(opts.Window, defaultWindow),
+		wait:    orDefault(opts.Wait, defaultWait),
+		json:    opts.JSON != nil,
+		table:   newTable(orDefault(opts.CountBytes, defaultCount)),
+		queue:   newQueue(outs, forms, orDefault(opts.QueueBytes, defaultQueue)),
+		closing: make(chan struct{}),
+		swept:   make(chan struct{}),
 	}
-	l.table = newTable(l.maxEntries)
 	go l.sweepUntilClosed()
 	return l
 }
@@ -126,27 +125,29 @@ func orDefault[T int | time.Duration](v, def T) T {
 	return v
 }
 
-// sweepUntilClosed looks for ended windows ten times a window, as Hadoop does.
+// sweepUntilClosed looks for ended windows ten times a window, as Hadoop does, and
+// more often while more have ended than lines have room.
 func (l *Log) sweepUntilClosed() {
 	defer close(l.swept)
 	tick := time.NewTicker(max(l.window/10, time.Millisecond))
 	defer tick.Stop()
+	var room <-chan struct{}
 	for {
 		select {
 		case now := <-tick.C:
-			l.sweep(now)
+			room = l.sweep(now)
+		case <-room:
+			room = l.sweep(time.Now())
 		case <-l.closing:
 			return
 		}
 	}
 }
 
-func (l *Log) line(r record) line { return l.queue.line(r) }
-
 // OK logs a success that is neither aggregated nor administrative. Extra may be
 // empty. It never waits; without room the success counts as lost.
 func (l *Log) OK(e Event, extra string) {
-	if !l.queue.offer(l.line(record{Event: e, time: time.Now(), extra: extra})) {
+	if !l.queue.offer(record{Event: e, time: time.Now(), extra: extra}) {
 		l.queue.lose(1)
 	}
 }
@@ -156,7 +157,7 @@ func (l *Log) OK(e Event, extra string) {
 // what opens them one by one is counted, whatever becomes of the log, and a batch
 // shall not be the way round that. Extra is for the text form.
 func (l *Log) Batch(e Event, n int, extra string) error {
-	if !l.queue.offer(l.line(record{Event: e, time: time.Now(), extra: extra, batch: n})) {
+	if !l.queue.offer(record{Event: e, time: time.Now(), extra: extra, batch: n}) {
 		return fmt.Errorf("audit %s of key %q: %w", e.Op, e.Key, errFull)
 	}
 	return nil
@@ -171,7 +172,7 @@ func (l *Log) Batch(e Event, n int, extra string) error {
 func (l *Log) Admin(ctx context.Context, e Event, extra string) error {
 	ctx, cancel := context.WithTimeout(ctx, l.wait)
 	defer cancel()
-	if err := l.queue.put(ctx, l.line(record{Event: e, time: time.Now(), extra: extra}), true); err != nil {
+	if err := l.queue.put(ctx, l.queue.line(record{Event: e, time: time.Now(), extra: extra}), true); err != nil {
 		return fmt.Errorf("audit %s of key %q: %w", e.Op, e.Key, err)
 	}
 	return nil
@@ -204,7 +205,7 @@ func (l *Log) denial(r record) error {
 	r.time = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), l.wait)
 	defer cancel()
-	err := l.queue.put(ctx, l.line(r), true)
+	err := l.queue.put(ctx, l.queue.line(r), true)
 	if err != nil {
 		l.queue.refuseDenial()
 	}
@@ -218,7 +219,7 @@ func (l *Log) denial(r record) error {
 func (l *Log) Error(e Event, status int, method, msg string) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.wait)
 	defer cancel()
-	_ = l.queue.put(ctx, l.line(record{Event: e, verdict: failed, time: time.Now(), status: status, method: method, text: msg}), false)
+	_ = l.queue.put(ctx, l.queue.line(record{Event: e, verdict: failed, time: time.Now(), status: status, method: method, text: msg}), false)
 }
 
 // Ready returns nil when lines reach the file, else why they do not: the last
@@ -251,7 +252,7 @@ func (l *Log) Pending() int { return l.queue.depth() }
 
 // CountedBytes is the memory that triples of user, key and operation take while
 // they are counted, and the most it can be.
-func (l *Log) CountedBytes() (now, most int64) { return l.table.bytes(l.maxEntries) }
+func (l *Log) CountedBytes() (now, most int64) { return l.table.bytes() }
 
 // Stalled reports whether lines currently fail to reach the file.
 func (l *Log) Stalled() bool { return l.queue.failure() != nil }

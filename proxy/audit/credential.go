@@ -27,7 +27,7 @@ func (l *Log) Credential(c Credential) error {
 	r := record{Event: c.Event, sequence: c.Sequence}
 	if c.Status == 0 {
 		r.time = time.Now()
-		if !l.queue.offer(l.line(r)) {
+		if !l.queue.offer(r) {
 			l.queue.lose(1)
 		}
 		return nil

@@ -46,6 +46,7 @@ type queue struct {
 
 	mu       sync.Mutex
 	buf      line            // what the writer has not taken
+	offered  record          // of offer, which so allocates nothing
 	written  []chan struct{} // closed when buf has been written
 	room     chan struct{}   // closed and replaced when the writer takes buf
 	waiting  int             // callers waiting for room or for their line to be written
@@ -95,14 +96,34 @@ func (q *queue) line(r record) (l line) {
 
 // offer queues the line of a success, without waiting. It returns false when
 // there is no room; the caller then either tries again later or reports a loss.
-func (q *queue) offer(l line) bool {
+func (q *queue) offer(r record) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.buf.size()+l.size() > q.limit {
+	if q.closed || q.buf.size() >= q.limit {
 		return false
 	}
-	q.add(l, nil)
+	before := q.buf
+	q.offered = r
+	for i, form := range q.forms {
+		q.buf[i] = form(q.buf[i], &q.offered)
+	}
+	q.offered = record{} // its strings are views
+	if q.buf.size() > q.limit {
+		for i := range q.buf {
+			q.buf[i] = q.buf[i][:len(before[i])]
+		}
+		return false
+	}
+	q.notify()
 	return true
+}
+
+// roomSoon returns a channel that is closed when the writer next takes what is
+// queued.
+func (q *queue) roomSoon() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.room
 }
 
 // lose records that n successes will never be told of line by line.

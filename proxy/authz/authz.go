@@ -177,6 +177,7 @@ func (a *Authorizer) CreateKey(name, given string, c *edek.Caller) (aclName stri
 
 func (a *Authorizer) ask(q question) error {
 	s := a.state.Load()
+	s.policy.generalize(&q)
 	w := who{user: q.user, real: q.real}
 	grouped := &s.grouped[q.layer][q.what]
 	first := grouped.Load()

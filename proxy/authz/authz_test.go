@@ -236,14 +236,16 @@ func TestSetDuringChecks(t *testing.T) {
 }
 
 func TestMemoIsBounded(t *testing.T) {
-	a := New(policy(t, "default.key.acl.READ", " staff"), static{"alice": {"staff"}})
+	groups := static{}
+	a := New(policy(t, "default.key.acl.READ", " staff"), groups)
 	m := a.state.Load().memo
 	if got := len(m.slots) * memoEntryMax; got > MemoBytes || got*2 <= MemoBytes {
 		t.Errorf("%d slots for %d bytes", len(m.slots), MemoBytes)
 	}
-	c := &edek.Caller{User: "alice"}
 	for i := range 4 * len(m.slots) {
-		if err := a.Key(KeyRead, fmt.Sprint("key", i), c); err != nil {
+		user := fmt.Sprint("user", i)
+		groups[user] = []string{"staff"}
+		if err := a.Key(KeyRead, "k", &edek.Caller{User: user}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,6 +270,29 @@ func TestMemoIsBounded(t *testing.T) {
 	q.name = q.name[:memoNamesMax-len(q.user)]
 	if long.put(long.hash(&q), &q, nil, at(0)); long.get(long.hash(&q), &q) == nil {
 		t.Error("names as long as the bound are not kept")
+	}
+}
+
+// Keys without rules of their own share one answer, those with some have theirs.
+func TestOneAnswerForKeysWithoutRules(t *testing.T) {
+	a := New(policy(t, "default.key.acl.READ", " staff", "key.acl.own.READ", " others"), static{"alice": {"staff"}})
+	c := &edek.Caller{User: "alice"}
+	for i := range 1000 {
+		if err := a.Key(KeyRead, fmt.Sprint("key", i), c); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Key(KeyRead, "own", c); !errors.Is(err, ErrDenied) {
+			t.Fatal(err)
+		}
+	}
+	taken := 0
+	for i, m := 0, a.state.Load().memo; i < len(m.slots); i++ {
+		if m.slots[i].Load() != nil {
+			taken++
+		}
+	}
+	if taken != 2 {
+		t.Errorf("%d answers are remembered", taken)
 	}
 }
 

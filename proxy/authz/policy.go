@@ -282,6 +282,14 @@ func (p *Policy) key(right Right, aclName string, w *who) verdict {
 	return no
 }
 
+// generalize takes the name out of a question about a key that has no rules of its
+// own: the answer is the same for all those.
+func (p *Policy) generalize(q *question) {
+	if q.layer == layerKey && p.keys[q.name] == nil {
+		q.name = ""
+	}
+}
+
 // applying returns the rules that can grant a right to a key, nil for those
 // that are not there: its own, or the default for keys without any rule of
 // their own, then the whitelist, then its own ALL.
