@@ -53,14 +53,21 @@ type Config struct {
 	Far        FarConfig     // for far keys, where there are some
 }
 
+// Ruled is a key version with the name under which the rules know its key. Of far
+// keys, and where there are some beside, the name is not known.
+type Ruled struct {
+	*edek.ZoneKey
+	ACLName string
+}
+
 // Cache answers for one provider. It is safe for concurrent use. Names given
 // to it may alias reused buffers; what it keeps it copies.
 type Cache struct {
 	provider keys.Provider
 	suite    edek.Suite
 	metadata *table[*edek.Metadata]
-	current  *table[*edek.ZoneKey]
-	versions *table[*edek.ZoneKey]
+	current  *table[Ruled]
+	versions *table[Ruled]
 	all      *table[[]*edek.ZoneKey]
 	far      *farSide // nil: all keys are near
 
@@ -96,17 +103,18 @@ func New(provider keys.Provider, c Config) (*Cache, error) {
 	zoneKeyCost := func(z *edek.ZoneKey) int64 {
 		return zoneKeyBytes + int64(z.DEKSize()+len(z.Name())+len(z.VersionName()))
 	}
+	ruledCost := func(z Ruled) int64 { return zoneKeyCost(z.ZoneKey) + int64(len(z.ACLName)) }
 	var err error
 	if k.metadata, err = newTable(tableConfig[*edek.Metadata]{name: "metadata", set: c.Metrics, load: k.loadMetadata, epoch: k.epoch,
 		cost: metadataCost, maxIdle: c.Idle, bytes: enabled(metadataBytes), typicalBytes: 600}); err != nil {
 		return nil, err
 	}
-	if k.current, err = newTable(tableConfig[*edek.ZoneKey]{name: "current", set: c.Metrics, load: k.loadCurrent, epoch: k.epoch,
-		cost: zoneKeyCost, maxAge: c.CurrentAge, bytes: enabled(currentBytes), typicalBytes: zoneKeyBytes + entryBytes}); err != nil {
+	if k.current, err = newTable(tableConfig[Ruled]{name: "current", set: c.Metrics, load: k.loadCurrent, epoch: k.epoch,
+		cost: ruledCost, own: func(z Ruled) string { return z.Name() }, maxAge: c.CurrentAge, bytes: enabled(currentBytes), typicalBytes: zoneKeyBytes + entryBytes}); err != nil {
 		return nil, err
 	}
-	if k.versions, err = newTable(tableConfig[*edek.ZoneKey]{name: "version", set: c.Metrics, load: k.loadVersion, epoch: k.versionEpoch,
-		cost: zoneKeyCost, maxIdle: c.Idle, bytes: enabled(versionBytes), typicalBytes: zoneKeyBytes + entryBytes}); err != nil {
+	if k.versions, err = newTable(tableConfig[Ruled]{name: "version", set: c.Metrics, load: k.loadVersion, epoch: k.versionEpoch,
+		cost: ruledCost, own: func(z Ruled) string { return z.VersionName() }, maxIdle: c.Idle, bytes: enabled(versionBytes), typicalBytes: zoneKeyBytes + entryBytes}); err != nil {
 		return nil, err
 	}
 	allCost := func(all []*edek.ZoneKey) (bytes int64) {
@@ -134,7 +142,7 @@ func (k *Cache) Warm(ctx context.Context) (n int, err error) {
 	}
 	done := k.observe("walk")
 	err = w.Walk(ctx, func(m *edek.Metadata, current *edek.KeyVersion) bool {
-		zone := edek.NewZoneKey(current, k.suite)
+		zone := newRuled(edek.NewZoneKey(current, k.suite), m)
 		epoch := k.epoch(m.Name)
 		k.metadata.take(m.Name, m, epoch)
 		k.current.take(m.Name, zone, epoch)
@@ -196,13 +204,26 @@ func (k *Cache) Metadata(ctx context.Context, name string) (*edek.Metadata, *Far
 
 // Current returns the newest version of a key.
 func (k *Cache) Current(ctx context.Context, name string) (*edek.ZoneKey, error) {
+	z, err := k.current.get(ctx, name)
+	return z.ZoneKey, err
+}
+
+// CurrentRuled is Current with the key's ACL name. It is for where there are no
+// far keys.
+func (k *Cache) CurrentRuled(ctx context.Context, name string) (Ruled, error) {
 	return k.current.get(ctx, name)
 }
 
 // Version returns the key version named name@n.
 func (k *Cache) Version(ctx context.Context, versionName string) (*edek.ZoneKey, error) {
+	z, err := k.VersionRuled(ctx, versionName)
+	return z.ZoneKey, err
+}
+
+// VersionRuled is Version with the key's ACL name, where there are no far keys.
+func (k *Cache) VersionRuled(ctx context.Context, versionName string) (Ruled, error) {
 	if strings.IndexByte(versionName, '@') < 0 {
-		return nil, &edek.Error{Kind: edek.NotFound, Op: "version", Key: versionName, Text: "no version in key version name"}
+		return Ruled{}, &edek.Error{Kind: edek.NotFound, Op: "version", Key: versionName, Text: "no version in key version name"}
 	}
 	return k.versions.get(ctx, versionName)
 }
@@ -312,22 +333,46 @@ func (k *Cache) loadMetadata(ctx context.Context, name string) (*edek.Metadata, 
 	return m, err
 }
 
-func (k *Cache) loadVersion(ctx context.Context, versionName string) (*edek.ZoneKey, error) {
+func (k *Cache) loadVersion(ctx context.Context, versionName string) (Ruled, error) {
+	if k.far != nil {
+		return k.askVersion(ctx, versionName, nil)
+	}
+	name, _ := edek.BaseName(versionName)
+	m, err := k.metadata.get(ctx, name)
+	if err != nil {
+		return Ruled{}, err
+	}
+	return k.askVersion(ctx, versionName, m)
+}
+
+func (k *Cache) loadCurrent(ctx context.Context, name string) (Ruled, error) {
+	m, err := k.loadMetadata(ctx, name)
+	if err != nil {
+		return Ruled{}, err
+	}
+	return k.askVersion(ctx, m.CurrentVersion(), m)
+}
+
+// askVersion asks the provider. m is nil for a key whose rules are found otherwise.
+func (k *Cache) askVersion(ctx context.Context, versionName string, m *edek.Metadata) (Ruled, error) {
 	done := k.observe("version")
 	v, err := k.provider.Version(ctx, versionName)
 	done(err)
 	if err != nil {
-		return nil, err
+		return Ruled{}, err
 	}
-	return edek.NewZoneKey(v, k.suite), nil
+	return newRuled(edek.NewZoneKey(v, k.suite), m), nil
 }
 
-func (k *Cache) loadCurrent(ctx context.Context, name string) (*edek.ZoneKey, error) {
-	m, err := k.loadMetadata(ctx, name)
-	if err != nil {
-		return nil, err
+func newRuled(z *edek.ZoneKey, m *edek.Metadata) Ruled {
+	if m == nil {
+		return Ruled{ZoneKey: z}
 	}
-	return k.loadVersion(ctx, m.CurrentVersion())
+	name := m.ACLName()
+	if name == z.Name() {
+		name = z.Name() // the same memory
+	}
+	return Ruled{z, name}
 }
 
 func (k *Cache) loadAll(ctx context.Context, name string) ([]*edek.ZoneKey, error) {

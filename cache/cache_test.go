@@ -211,7 +211,7 @@ var hadoopDefaults = Config{Enabled: true, Idle: 10 * time.Minute, CurrentAge: 3
 
 // settle waits until ristretto has taken in what was set.
 func (k *Cache) settle() {
-	for _, t := range []*table[*edek.ZoneKey]{k.current, k.versions} {
+	for _, t := range []*table[Ruled]{k.current, k.versions} {
 		t.known.Wait()
 		t.unknown.Wait()
 	}

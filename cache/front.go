@@ -10,9 +10,10 @@ import (
 // strayBytes bounds what a front alone holds.
 const strayBytes = 16 << 20
 
-// front is a table in which each key has one place; the newest answer has it.
-// Reading it is one hash and one load. It holds what the cache beneath holds, and
-// within strayBytes what that one has not taken in, or has let go.
+// front is a table in which each key has two places side by side, so that reading
+// it is a hash and a load or two; of two keys in the same places a third pushes one
+// out. It holds what the cache beneath holds, and within strayBytes what that one
+// has not taken in, or has let go.
 type front[V any] struct {
 	seed   maphash.Seed
 	places []atomic.Pointer[entry[V]] // a power of two of them
@@ -21,20 +22,41 @@ type front[V any] struct {
 
 // newFront makes a front for about so many entries.
 func newFront[V any](entries int64) *front[V] {
-	return &front[V]{seed: maphash.MakeSeed(), places: make([]atomic.Pointer[entry[V]], 1<<bits.Len64(uint64(2*entries)))}
+	return &front[V]{seed: maphash.MakeSeed(), places: make([]atomic.Pointer[entry[V]], 2<<bits.Len64(uint64(entries)))}
 }
 
-func (f *front[V]) place(key string) *atomic.Pointer[entry[V]] {
-	return &f.places[maphash.String(f.seed, key)&uint64(len(f.places)-1)]
+// of returns the places of a key, the preferred one first.
+func (f *front[V]) of(key string) (first, second *atomic.Pointer[entry[V]]) {
+	i := maphash.String(f.seed, key) & uint64(len(f.places)-1)
+	return &f.places[i], &f.places[i^1]
 }
 
-// put gives e its place.
-func (f *front[V]) put(place *atomic.Pointer[entry[V]], e *entry[V]) {
+// find returns the key's entry or nil.
+func (f *front[V]) find(key string) *entry[V] {
+	first, second := f.of(key)
+	if e := first.Load(); e != nil && e.key == key {
+		return e
+	}
+	if e := second.Load(); e != nil && e.key == key {
+		return e
+	}
+	return nil
+}
+
+// put gives e a place: that of an older entry of its key, one that is free, or the
+// preferred one.
+func (f *front[V]) put(e *entry[V]) {
+	place, second := f.of(e.key)
+	if one := place.Load(); one != nil && one.key != e.key {
+		if other := second.Load(); other == nil || other.key == e.key {
+			place = second
+		}
+	}
 	if old := place.Swap(e); old != nil && old != e {
 		f.displaced(old)
 	}
 	if e.out.Load() {
-		f.stray(place, e)
+		f.stray(e)
 	}
 }
 
@@ -45,20 +67,21 @@ func (f *front[V]) leave(e *entry[V]) {
 		return
 	}
 	e.out.Store(true)
-	f.stray(f.place(e.key), e)
+	f.stray(e)
 }
 
 // stray counts an entry that is only here, and lets it go where there are too
-// many. Whoever takes it from its place meanwhile counts it out: so the place is
+// many. Whoever takes it from its place meanwhile counts it out: so the places are
 // looked at after the counting.
-func (f *front[V]) stray(place *atomic.Pointer[entry[V]], e *entry[V]) {
+func (f *front[V]) stray(e *entry[V]) {
 	if !e.stray.CompareAndSwap(false, true) {
 		return
 	}
-	if f.strays.Add(e.cost) > strayBytes {
-		place.CompareAndSwap(e, nil)
+	first, second := f.of(e.key)
+	if f.strays.Add(e.cost) > strayBytes && !first.CompareAndSwap(e, nil) {
+		second.CompareAndSwap(e, nil)
 	}
-	if place.Load() != e {
+	if first.Load() != e && second.Load() != e {
 		f.displaced(e)
 	}
 }

@@ -23,6 +23,10 @@ const unknownAge = time.Second
 // unknownBytes bounds what names that do not exist may occupy, per table.
 const unknownBytes = 4 << 20
 
+// maxTouch is how long uses of an entry may go unnoted, where its life does not
+// depend on them.
+const maxTouch = 10 * time.Second
+
 // entry is a remembered answer: a value, or the fact that there is none.
 type entry[V any] struct {
 	key    string // compared on every hit: the cache beneath compares hashes only
@@ -32,7 +36,7 @@ type entry[V any] struct {
 	epoch  uint64         // taken before the provider was asked
 	now    *atomic.Uint64 // the key's epoch today
 	loaded int64          // table clock, ns
-	used   atomic.Int64   // table clock, ns; kept to about a second
+	used   atomic.Int64   // table clock, ns; kept to table.touch
 	cost   int64          // bytes, of known keys
 
 	out   atomic.Bool // ristretto does not hold it, or no longer
@@ -48,8 +52,10 @@ type table[V any] struct {
 	load      func(ctx context.Context, key string) (V, error)
 	epoch     func(key string) *atomic.Uint64
 	cost      func(V) int64
+	own       func(V) string
 	maxAge    time.Duration                       // since the provider was asked; 0: unlimited
 	maxIdle   time.Duration                       // since the last hit; 0: unlimited
+	touch     int64                               // ns after which a use is noted again
 	known     *ristretto.Cache[string, *entry[V]] // nil: remember nothing
 	unknown   *ristretto.Cache[string, *entry[V]]
 	front     *front[V] // of known
@@ -63,6 +69,7 @@ type tableConfig[V any] struct {
 	load            func(ctx context.Context, key string) (V, error)
 	epoch           func(key string) *atomic.Uint64 // of the key, or of the key that the version is of
 	cost            func(V) int64                   // bytes, without the key
+	own             func(V) string                  // what a value calls itself: a key of the same text shares its memory
 	maxAge, maxIdle time.Duration
 	bytes           int64 // 0: remember nothing
 	typicalBytes    int64 // of one entry, sizes the admission counters
@@ -71,9 +78,13 @@ type tableConfig[V any] struct {
 
 func newTable[V any](c tableConfig[V]) (*table[V], error) {
 	t := &table[V]{
-		load: c.load, epoch: c.epoch, cost: c.cost, maxAge: c.maxAge, maxIdle: c.maxIdle, start: time.Now(),
-		hit:  c.set.NewCounter(`edekd_cache_hits_total{cache="` + c.name + `"}`),
-		miss: c.set.NewCounter(`edekd_cache_misses_total{cache="` + c.name + `"}`),
+		load: c.load, epoch: c.epoch, cost: c.cost, own: c.own, maxAge: c.maxAge, maxIdle: c.maxIdle, start: time.Now(),
+		touch: int64(maxTouch),
+		hit:   c.set.NewCounter(`edekd_cache_hits_total{cache="` + c.name + `"}`),
+		miss:  c.set.NewCounter(`edekd_cache_misses_total{cache="` + c.name + `"}`),
+	}
+	if c.maxIdle > 0 {
+		t.touch = min(t.touch, int64(c.maxIdle/64))
 	}
 	if c.bytes == 0 {
 		return t, nil
@@ -116,13 +127,12 @@ const entryBytes = 250
 // reused after the call.
 func (t *table[V]) get(ctx context.Context, key string) (V, error) {
 	if t.known != nil {
-		place := t.front.place(key)
-		if e := place.Load(); e != nil && e.key == key && t.good(e) {
+		if e := t.front.find(key); e != nil && t.good(e) {
 			t.hit.Inc()
 			return e.value, nil
 		}
 		if e, ok := t.known.Get(key); ok && e.key == key && t.good(e) {
-			t.front.put(place, e)
+			t.front.put(e)
 			t.hit.Inc()
 			return e.value, nil
 		}
@@ -152,7 +162,7 @@ func (t *table[V]) good(e *entry[V]) bool {
 	if t.maxIdle > 0 && now-used >= int64(t.maxIdle) {
 		return false
 	}
-	if now-used > int64(time.Second) {
+	if now-used > t.touch {
 		e.used.Store(now)
 		t.known.Get(e.key) // ristretto does not see what the front answers
 	}
@@ -223,8 +233,13 @@ func (t *table[V]) take(key string, value V, epoch *atomic.Uint64) {
 // remember takes in a known key.
 func (t *table[V]) remember(e *entry[V]) {
 	if t.known != nil {
+		if t.own != nil {
+			if own := t.own(e.value); own == e.key {
+				e.key = own
+			}
+		}
 		e.cost = entryBytes + int64(len(e.key)) + t.cost(e.value)
-		t.front.put(t.front.place(e.key), e)
+		t.front.put(e)
 		if !t.known.Set(e.key, e, e.cost) {
 			t.front.leave(e)
 		}

@@ -18,6 +18,19 @@ type Metadata struct {
 	Versions    int   // how many versions exist; the current one is Versions-1
 }
 
+// AttributeACLName is the attribute that holds the name under which the rules of
+// kms-acls.xml know a key (HADOOP-10758).
+const AttributeACLName = "key.acl.name"
+
+// ACLName returns the name under which the rules know the key: that of its
+// attribute, else its own.
+func (m *Metadata) ACLName() string {
+	if name, ok := m.Attributes[AttributeACLName]; ok {
+		return name
+	}
+	return m.Name
+}
+
 // CurrentVersion returns the version name of the newest version.
 func (m *Metadata) CurrentVersion() string { return VersionName(m.Name, m.Versions-1) }
 

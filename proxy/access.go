@@ -104,24 +104,44 @@ func (s *Server) operationDenied(r *request, key []byte, err error) error {
 func (s *Server) mayUse(r *request, name string) (*edek.Metadata, error) {
 	m, far, err := s.c.Cache.Metadata(context.Background(), name)
 	r.far = far
-	if err != nil || !s.c.KeyAuthorization {
+	if err != nil {
 		return m, err
 	}
-	aclName, ok := m.Attributes[authz.AttributeACLName]
-	if !ok {
-		aclName = m.Name
-	}
-	right := rowCalls[r.row].Right
-	if err := s.c.Authz.Key(right, aclName, &r.id.Caller); err != nil {
-		if errors.Is(err, authz.ErrDenied) {
-			if err := s.auditKeyDenied(r, right, aclName); err != nil {
-				return nil, err
-			}
-			err = authz.KeyDenied(r.id.Caller.User, right, aclName)
-		}
+	if err := s.mayUseRuled(r, m.ACLName()); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// mayUseRuled is mayUse for a key whose ACL name is known.
+func (s *Server) mayUseRuled(r *request, aclName string) error {
+	if !s.c.KeyAuthorization {
+		return nil
+	}
+	right := rowCalls[r.row].Right
+	err := s.c.Authz.Key(right, aclName, &r.id.Caller)
+	if errors.Is(err, authz.ErrDenied) {
+		if err := s.auditKeyDenied(r, right, aclName); err != nil {
+			return err
+		}
+		return authz.KeyDenied(r.id.Caller.User, right, aclName)
+	}
+	return err
+}
+
+// usableCurrent is mayUse and the key's current version, unless it is a far key.
+func (s *Server) usableCurrent(r *request, name string) (*edek.ZoneKey, error) {
+	if s.c.Cache.HasFar() {
+		if _, err := s.mayUse(r, name); err != nil || r.far != nil {
+			return nil, err
+		}
+		return s.c.Cache.Current(context.Background(), name)
+	}
+	zone, err := s.c.Cache.CurrentRuled(context.Background(), name)
+	if err == nil {
+		err = s.mayUseRuled(r, zone.ACLName)
+	}
+	return zone.ZoneKey, err
 }
 
 // mayCreate asks the key layer about a new key and gives the key the attribute
@@ -130,7 +150,7 @@ func (s *Server) mayCreate(r *request, key *edek.NewKey) error {
 	if !s.c.KeyAuthorization {
 		return nil
 	}
-	aclName, err := s.c.Authz.CreateKey(key.Name, key.Attributes[authz.AttributeACLName], &r.id.Caller)
+	aclName, err := s.c.Authz.CreateKey(key.Name, key.Attributes[edek.AttributeACLName], &r.id.Caller)
 	if err != nil {
 		if errors.Is(err, authz.ErrDenied) {
 			if err := s.auditKeyDenied(r, authz.KeyManagement, aclName); err != nil {
@@ -143,7 +163,7 @@ func (s *Server) mayCreate(r *request, key *edek.NewKey) error {
 	if key.Attributes == nil {
 		key.Attributes = map[string]string{}
 	}
-	key.Attributes[authz.AttributeACLName] = aclName
+	key.Attributes[edek.AttributeACLName] = aclName
 	return nil
 }
 

@@ -127,7 +127,7 @@ func TestKeyLayerSwitchedOff(t *testing.T) {
 	nobody := authz.New(policy(t), noGroups{})
 	k := newKMS(t, func(c *Config) { c.Authz, c.KeyAuthorization = nobody, false })
 	k.create(t, "k1")
-	if a := k.call(t, "GET", "/key/k1/_metadata", ""); strings.Contains(a.body, authz.AttributeACLName) {
+	if a := k.call(t, "GET", "/key/k1/_metadata", ""); strings.Contains(a.body, edek.AttributeACLName) {
 		t.Errorf("%s", a.body)
 	}
 	for _, c := range everyRow {

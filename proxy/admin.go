@@ -12,7 +12,6 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/proxy/audit"
-	"github.com/edekd/edekd/proxy/authz"
 )
 
 // changeTimeout bounds how long a change may wait for the store: the Java
@@ -120,8 +119,8 @@ func (s *Server) create(r *request) error {
 		described = string(description)
 		key.Description = &described
 	}
-	if acl, given := key.Attributes[authz.AttributeACLName]; given && acl == "" {
-		return illegalArgument("attribute '" + authz.AttributeACLName + "' cannot be empty")
+	if acl, given := key.Attributes[edek.AttributeACLName]; given && acl == "" {
+		return illegalArgument("attribute '" + edek.AttributeACLName + "' cannot be empty")
 	}
 	if err := s.auditReady(); err != nil {
 		return err

@@ -168,7 +168,8 @@ func (s *Server) sameOr(zone *edek.ZoneKey, r *request, versionName []byte) (*ed
 	if zone != nil && zone.VersionName() == string(versionName) {
 		return zone, nil
 	}
-	return s.zoneKey(versionName, r.name)
+	found, err := s.zoneKey(versionName, r.name)
+	return found.ZoneKey, err
 }
 
 // check reports what a batch entry lacks, in the Java server's order and words.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/edekd/edekd/cache"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/proxy/audit"
 	"github.com/edekd/edekd/proxy/authz"
@@ -90,15 +91,12 @@ func (s *Server) generate(r *request) error {
 	if n <= 0 {
 		return s.generated(r, append(r.body(), emptyArray...))
 	}
-	if _, err := s.mayUse(r, view(r.name)); err != nil {
+	zone, err := s.usableCurrent(r, view(r.name))
+	if err != nil {
 		return generateFault(err, r.name)
 	}
 	if r.far != nil {
 		return s.generateFar(r, n)
-	}
-	zone, err := s.c.Cache.Current(context.Background(), view(r.name))
-	if err != nil {
-		return generateFault(err, r.name)
 	}
 	var list edekList
 	out, name, version := r.body(), zone.Name(), zone.VersionName()
@@ -188,18 +186,18 @@ func (s *Server) decryptOrReencrypt(r *request) error {
 
 // zoneKey finds the key version an EDEK names and makes sure it belongs to key
 // name: otherwise one could reach a key under another's access rules.
-func (s *Server) zoneKey(versionName, name []byte) (*edek.ZoneKey, error) {
-	zone, err := s.c.Cache.Version(context.Background(), view(versionName))
+func (s *Server) zoneKey(versionName, name []byte) (cache.Ruled, error) {
+	zone, err := s.c.Cache.VersionRuled(context.Background(), view(versionName))
 	if edek.KindOf(err) == edek.NotFound {
-		return nil, s.noSuchVersion(versionName)
+		return cache.Ruled{}, s.noSuchVersion(versionName)
 	}
 	if err != nil {
-		return nil, err
+		return cache.Ruled{}, err
 	}
 	if name != nil && zone.Name() == string(name) {
 		return zone, nil
 	}
-	return nil, otherKeysVersion(zone.VersionName(), name)
+	return cache.Ruled{}, otherKeysVersion(zone.VersionName(), name)
 }
 
 func otherKeysVersion(versionName string, name []byte) error {
@@ -227,10 +225,13 @@ func (s *Server) usableZoneKey(r *request, name []byte) (*edek.ZoneKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.c.Cache.HasFar() {
+		return zone.ZoneKey, s.mayUseRuled(r, zone.ACLName)
+	}
 	if _, err = s.mayUse(r, zone.Name()); edek.KindOf(err) == edek.NotFound {
 		return nil, s.noSuchVersion(r.name)
 	}
-	return zone, err
+	return zone.ZoneKey, err
 }
 
 func (s *Server) decrypt(r *request, d decryptBody) error {

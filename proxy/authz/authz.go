@@ -154,18 +154,14 @@ func (a *Authorizer) KMS(t Type, c *edek.Caller) error {
 }
 
 // Key asks the key layer about the key whose ACL name is given: the value of
-// its attribute AttributeACLName, else its own name. The answers are those of
+// its attribute edek.AttributeACLName, else its own name. The answers are those of
 // KMS. aclName may be a view of bytes that change after the call.
 func (a *Authorizer) Key(right Right, aclName string, c *edek.Caller) error {
 	return a.ask(question{layer: layerKey, what: uint8(right), user: c.User, real: c.Real, name: aclName})
 }
 
-// AttributeACLName is the attribute of a key's metadata that holds the name
-// under which the key layer looks for its rules.
-const AttributeACLName = "key.acl.name"
-
 // CreateKey asks the key layer about a new key. given is the request's
-// attribute AttributeACLName, "" for none. Where the answer is nil, aclName is
+// attribute edek.AttributeACLName, "" for none. Where the answer is nil, aclName is
 // what the attribute of the new key has to say: a key is born with the name of
 // the rules that let it be made.
 func (a *Authorizer) CreateKey(name, given string, c *edek.Caller) (aclName string, err error) {
