@@ -16,10 +16,13 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"go.uber.org/goleak"
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/internal/race"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // store is a provider in memory that counts its questions and can hold an
 // answer back after it has looked.

@@ -8,8 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/edekd/edekd/edek"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openAt opens an embedded store and its identity in a folder.
 func openAt(ctx context.Context, dir string) (Provider, error) {
