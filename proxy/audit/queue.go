@@ -48,7 +48,7 @@ type queue struct {
 	buf      line            // what the writer has not taken
 	offered  record          // of offer, which so allocates nothing
 	written  []chan struct{} // closed when buf has been written
-	room     chan struct{}   // closed and replaced when the writer takes buf
+	room     chan struct{}   // closed when the writer takes buf; nil while nobody waits
 	waiting  int             // callers waiting for room or for their line to be written
 	gap      gap             // lost since the last line that told of losses
 	closed   bool
@@ -77,7 +77,6 @@ func newQueue(outs []io.Writer, forms []form, limit int) *queue {
 		outs:   outs,
 		forms:  forms,
 		limit:  limit,
-		room:   make(chan struct{}),
 		wake:   make(chan struct{}, 1),
 		giveUp: make(chan struct{}),
 		done:   make(chan struct{}),
@@ -123,6 +122,14 @@ func (q *queue) offer(r record) bool {
 func (q *queue) roomSoon() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.roomNext()
+}
+
+// roomNext is roomSoon for callers who hold mu.
+func (q *queue) roomNext() <-chan struct{} {
+	if q.room == nil {
+		q.room = make(chan struct{})
+	}
 	return q.room
 }
 
@@ -144,7 +151,7 @@ func (q *queue) put(ctx context.Context, l line, toFile bool) error {
 		if q.crowded() || ctx.Err() != nil {
 			return q.refuse(errFull)
 		}
-		q.wait(ctx, q.room)
+		q.wait(ctx, q.roomNext())
 	}
 	if q.closed {
 		return q.refuse(errClosed)
@@ -266,8 +273,10 @@ func (q *queue) take(used line) (batch line, written []chan struct{}, closed boo
 		q.gap = gap{}
 	}
 	q.inFlight = batch.size()
-	close(q.room)
-	q.room = make(chan struct{})
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
 	return batch, written, q.closed
 }
 
