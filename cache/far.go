@@ -46,6 +46,9 @@ type FarConfig struct {
 	HotFile string
 
 	Log *slog.Logger
+	// StateChanged is told of each change of State, beside the log. It must not be
+	// nil.
+	StateChanged func(is, was upstream.State)
 }
 
 const (

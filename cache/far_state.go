@@ -56,7 +56,7 @@ func (s *farSide) registerState(set *metrics.Set) {
 	}
 }
 
-// watchState tells the log of each change until ctx ends.
+// watchState tells of each change until ctx ends.
 func (s *farSide) watchState(ctx context.Context) {
 	tick := time.NewTicker(stateLook)
 	defer tick.Stop()
@@ -67,6 +67,7 @@ func (s *farSide) watchState(ctx context.Context) {
 				log = s.c.Log.Info
 			}
 			log("the state of the keys behind edekd has changed", "state", is.String(), "before", was.String())
+			s.c.StateChanged(is, was)
 			was = is
 		}
 		select {

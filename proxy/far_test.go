@@ -112,6 +112,16 @@ type sidecar struct {
 	rules *authz.Authorizer // of the KMS behind
 	far   *behind
 	cache *cache.Cache
+
+	mu      sync.Mutex
+	changes []string // of the state
+}
+
+// stateChanges are those told so far.
+func (s *sidecar) stateChanges() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.changes, ", ")
 }
 
 func newProxied(t testing.TB) *authn.Authenticator {
@@ -158,6 +168,11 @@ func newSidecar(t testing.TB, near bool, adjust ...func(*cache.FarConfig)) *side
 		provider = keys.Chain(own, s.far)
 	}
 	c.Log = slog.New(slog.DiscardHandler)
+	c.StateChanged = func(is, was upstream.State) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changes = append(s.changes, was.String()+" to "+is.String())
+	}
 	s.cache, err = cache.New(provider, cache.Config{Enabled: true, Idle: 10 * time.Minute, CurrentAge: 30 * time.Second,
 		Suite: edek.AESCTR, Metrics: metrics.NewSet(), Far: c})
 	if err != nil {
@@ -385,6 +400,11 @@ func TestOutage(t *testing.T) {
 	if a := s.raw(t, requestText("GET", "/readyz", ""), 1)[0]; a.StatusCode != 503 || !strings.Contains(a.body, "upstream: down") {
 		t.Errorf("/readyz: %d %s", a.StatusCode, a.body)
 	}
+	// What lasts less than a look is not told.
+	eventually(t, "word of the change", func() bool {
+		told := s.stateChanges()
+		return told == "ok to down" || told == "ok to cache-only, cache-only to down"
+	})
 }
 
 // A key rolled, or deleted and made anew, behind the sidecar is followed.

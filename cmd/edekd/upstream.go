@@ -13,6 +13,7 @@ import (
 	"github.com/edekd/edekd/hadoop/tlsstore"
 	"github.com/edekd/edekd/internal/config"
 	"github.com/edekd/edekd/keys"
+	"github.com/edekd/edekd/proxy/audit"
 	"github.com/edekd/edekd/upstream"
 	"github.com/edekd/edekd/upstream/kms"
 )
@@ -35,7 +36,7 @@ func upstreamConfig(c *config.Config, log *slog.Logger) (kms.Config, error) {
 }
 
 // farConfig says how keys behind another KMS are served.
-func farConfig(c *config.Config, log *slog.Logger) cache.FarConfig {
+func farConfig(c *config.Config, log *slog.Logger, auditLog *audit.Log) cache.FarConfig {
 	u, q := &c.Upstream, &c.Queue
 	cover := u.RingCover
 	if cover == 0 {
@@ -51,7 +52,8 @@ func farConfig(c *config.Config, log *slog.Logger) cache.FarConfig {
 		DEKBytes: deks, DEKAge: u.DecryptAge,
 		Ring: ring.Config{Size: q.Size, LowWatermark: q.LowWatermark, Expiry: q.Expiry,
 			Cover: cover, Budget: u.RingBytes, Reserve: u.RingReserve},
-		Reserved: u.Reserved}
+		Reserved:     u.Reserved,
+		StateChanged: func(is, was upstream.State) { auditLog.State(is.String(), was.String()) }}
 }
 
 // countKeys counts the keys, and says how many they are. Those behind another

@@ -163,6 +163,12 @@ func (l *Log) Batch(e Event, n int, extra string) error {
 	return nil
 }
 
+// State logs that the service is now as the word says, and how it was before:
+// what was refused or served from memory meanwhile is read in that light.
+func (l *Log) State(is, was string) {
+	l.OK(Event{Op: ServiceState}, is+", before "+was)
+}
+
 // Admin logs the success of an operation that changed something: create,
 // delete, roll-over, invalidation. It returns nil once the line has been
 // written. An error means that it was not within Options.Wait or before ctx

@@ -135,6 +135,7 @@ func TestGoldenLines(t *testing.T) {
 		ctx := t.Context()
 		f(func() { l.OK(by("alice", GetKeys, ""), "") },
 			`OK[op=GET_KEYS, user=alice] `)
+		f(func() { l.State("cache-only", "ok") }, `OK[op=SERVICE_STATE] cache-only, before ok`)
 		f(func() { l.OK(by("hdfs/nn1@REALM", GetMetadata, "k1"), "") },
 			`OK[op=GET_METADATA, key=k1, user=hdfs/nn1@REALM] `)
 		f(func() { l.OK(by("hdfs", ReencryptEEKBatch, "k1"), "reencrypted 3 keys") },
@@ -159,7 +160,7 @@ func TestGoldenLines(t *testing.T) {
 			l.Unauthenticated(Event{Client: netip.MustParseAddr("10.0.0.1")}, "GET", "http://h:9600/kms/v1/keys/names?x=y", "Authentication required")
 		},
 			`UNAUTHENTICATED RemoteHost:10.0.0.1 Method:GET URL:http://h:9600/kms/v1/keys/names?x=y ErrorMsg:'Authentication required'`)
-		if l.Lines() != 12 || l.Lost() != 0 || l.Pending() != 0 {
+		if l.Lines() != 13 || l.Lost() != 0 || l.Pending() != 0 {
 			t.Errorf("%d lines, %d lost, %d bytes pending", l.Lines(), l.Lost(), l.Pending())
 		}
 	})

@@ -25,6 +25,9 @@ const (
 	ReencryptEEKBatch
 	DecryptEEKBatch
 
+	// What happens to the service, see Log.State.
+	ServiceState
+
 	// To act for somebody, see Credential.
 	Impersonate
 	UseToken
@@ -56,6 +59,7 @@ var opNames = [...]string{
 	ReencryptEEK:      "REENCRYPT_EEK",
 	ReencryptEEKBatch: "REENCRYPT_EEK_BATCH",
 	DecryptEEKBatch:   "DECRYPT_EEK_BATCH",
+	ServiceState:      "SERVICE_STATE",
 	Impersonate:       "IMPERSONATE",
 	UseToken:          "USE_DELEGATION_TOKEN",
 	GetToken:          "GET_DELEGATION_TOKEN",
