@@ -20,6 +20,7 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/internal/race"
+	"github.com/edekd/edekd/keys"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -199,7 +200,7 @@ func (s *store) Delete(_ context.Context, name string) error {
 func (s *store) String() string { return "memory:" }
 func (s *store) Close() error   { return nil }
 
-func newCache(t testing.TB, s *store, c Config) *Cache {
+func newCache(t testing.TB, s keys.Provider, c Config) *Cache {
 	t.Helper()
 	c.Metrics, c.Suite = metrics.NewSet(), edek.AESCTR
 	k, err := New(s, c)

@@ -77,8 +77,10 @@ type farSide struct {
 	flights flight.Group  // decrypts under way
 	epochs  atomic.Uint64 // the highest epoch of any key
 
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
+	life     context.Context // ends with the side
+	cancel   context.CancelFunc
+	ended    sync.WaitGroup
+	renewals renewals
 
 	synchronous, changes, denied *metrics.Counter
 }
@@ -133,16 +135,16 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 		s.deks = dek.New(dek.Config{Bytes: c.Far.DEKBytes, MaxAge: c.Far.DEKAge, Metrics: c.Metrics})
 	}
 	s.warmUp()
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	s.ended.Go(func() { s.poll(ctx) })
-	s.ended.Go(func() { s.watchState(ctx) })
+	s.life, s.cancel = context.WithCancel(context.Background())
+	s.ended.Go(func() { s.poll(s.life) })
+	s.ended.Go(func() { s.watchState(s.life) })
 	return s
 }
 
 func (s *farSide) close() {
 	s.cancel()
 	s.ended.Wait()
+	s.renewals.close()
 	s.saveHot()
 	s.rings.Close()
 	if s.deks != nil {

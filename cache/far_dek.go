@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/edekd/edekd/cache/flight"
@@ -21,9 +22,19 @@ func (f *FarKey) AppendDEK(ctx context.Context, c edek.Caller, versionName strin
 		defer cancel()
 		return f.open(ctx, &c, versionName, iv, wrapped, dst)
 	}
-	if known != nil && s.deks != nil && f.granted(&c, known, grant.Decrypt) {
-		if dst, hit := s.deks.AppendDEK(dst, f.name, &e); hit {
-			return dst, nil
+	if known != nil && s.deks != nil {
+		granted, renew := f.granted(&c, known, grant.Decrypt)
+		if renew {
+			versionName := strings.Clone(versionName)
+			s.renew(c, func(ctx context.Context, c edek.Caller) {
+				dek, _ := f.openOnce(ctx, c, known, versionName, e, nil)
+				clear(dek)
+			})
+		}
+		if granted {
+			if dst, hit := s.deks.AppendDEK(dst, f.name, &e); hit {
+				return dst, nil
+			}
 		}
 	}
 	return f.openOnce(ctx, c, known, versionName, e, dst)

@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"context"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/edekd/edekd/cache/grant"
@@ -15,14 +18,62 @@ func (f *FarKey) grant(c *edek.Caller, known *facts, kind grant.Kind) grant.Gran
 	return grant.Grant{User: c.User, Real: c.Real, Key: f.name, Created: known.metadata.Created, Kind: kind}
 }
 
-// granted reports whether the caller may be served without asking the other KMS.
-func (f *FarKey) granted(c *edek.Caller, known *facts, kind grant.Kind) bool {
+// granted reports whether the caller may be served without asking the other KMS,
+// and whether his grant is to be renewed.
+func (f *FarKey) granted(c *edek.Caller, known *facts, kind grant.Kind) (granted, renew bool) {
 	s := f.side
 	if s.c.LocalAuthorization {
-		return true
+		return true, false
 	}
 	g, now := f.grant(c, known, kind), time.Now()
-	return s.grants.Holds(g, now) || s.c.GrantOutage > 0 && f.provider.State() >= upstream.CacheOnly && s.grants.HoldsStale(g, now)
+	if held, ends := s.grants.Holds(g, now); held {
+		return true, ends
+	}
+	return s.c.GrantOutage > 0 && f.provider.State() >= upstream.CacheOnly && s.grants.HoldsStale(g, now), false
+}
+
+// renewalsMax bounds the grants that are renewed at a time. One that isn't ends,
+// and the caller's next request earns it.
+const renewalsMax = 32
+
+// renewals are requests made in callers' names so that no request of theirs has to
+// wait for the other KMS.
+type renewals struct {
+	mu     sync.Mutex
+	closed bool
+	under  int
+	ended  sync.WaitGroup
+}
+
+// begin runs one, unless there are too many or the end has come.
+func (r *renewals) begin(one func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.under == renewalsMax {
+		return
+	}
+	r.under++
+	r.ended.Go(func() {
+		one()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.under--
+	})
+}
+
+// close waits for those under way.
+func (r *renewals) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.ended.Wait()
+}
+
+// renew makes a request in the caller's name, whose answer earns him a grant or
+// ends the one he has. Strings of c may be views.
+func (s *farSide) renew(c edek.Caller, ask func(ctx context.Context, c edek.Caller)) {
+	c = edek.Caller{User: strings.Clone(c.User), Full: strings.Clone(c.Full), Real: strings.Clone(c.Real)}
+	s.renewals.begin(func() { ask(s.life, c) })
 }
 
 // earn notes that a request of the caller, sent at that time, was granted.

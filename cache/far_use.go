@@ -40,7 +40,14 @@ func (f *FarKey) Deadline(ctx context.Context) (context.Context, context.CancelF
 // the other KMS would let him have them, and what is missing from there.
 func (f *FarKey) Generate(ctx context.Context, c edek.Caller, n int, dst []edek.EDEK) ([]edek.EDEK, error) {
 	known := f.facts.Load()
-	if known != nil && f.granted(&c, known, grant.Generate) {
+	granted, renew := false, false
+	if known != nil {
+		granted, renew = f.granted(&c, known, grant.Generate)
+	}
+	if renew {
+		f.side.renew(c, func(ctx context.Context, c edek.Caller) { _, _ = f.generateAs(ctx, c, known, 1) })
+	}
+	if granted {
 		dst = slices.Grow(dst, n)
 		ready := f.side.rings.Take(f.name, dst[len(dst):len(dst)+n], f.side.privileged(&c))
 		dst = dst[:len(dst)+len(ready)]
@@ -68,17 +75,24 @@ func (s *farSide) privileged(c *edek.Caller) bool { return s.c.Reserved[c.User] 
 
 // forwardGenerate has EDEKs made in the caller's name.
 func (f *FarKey) forwardGenerate(ctx context.Context, c edek.Caller, known *facts, n int, dst []edek.EDEK) ([]edek.EDEK, error) {
+	f.side.synchronous.Inc()
+	made, err := f.generateAs(ctx, c, known, n)
+	return append(dst, made...), err
+}
+
+// generateAs asks the other KMS in the caller's name, and notes what the answer
+// says of his rights and of the key.
+func (f *FarKey) generateAs(ctx context.Context, c edek.Caller, known *facts, n int) ([]edek.EDEK, error) {
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
-	f.side.synchronous.Inc()
 	sent := time.Now()
 	made, err := f.provider.Generate(ctx, c, f.name, n)
 	if err != nil {
-		return dst, f.judge(&c, err)
+		return nil, f.judge(&c, err)
 	}
 	f.earn(&c, known, grant.Generate, sent)
 	f.saw(made)
-	return append(dst, made...), nil
+	return made, nil
 }
 
 // saw looks for versions that are newer than is known: the key was then rolled

@@ -13,6 +13,7 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -77,6 +78,7 @@ type record struct {
 	created int64
 	sent    [kinds]time.Duration // when the request was sent that earned it; 0: not earned
 	revoked time.Duration        // what was sent before this, or at it, earns nothing; 0: never revoked
+	told    [kinds]atomic.Int64  // when Holds last said that it ends, on the table's clock
 }
 
 // latest is the last time that something was heard of the holder.
@@ -133,24 +135,40 @@ func (t *Table) Earn(g Grant, sentAt time.Time) {
 	r.sent[g.Kind] = max(r.sent[g.Kind], sent)
 }
 
-// Holds reports whether a grant was earned and still counts.
-func (t *Table) Holds(g Grant, now time.Time) bool { return t.holds(g, now, t.ttl) }
+// Holds reports whether a grant was earned and still counts, and whether it ends
+// soon, so that the caller had better earn it again: within the last quarter of its
+// time one caller is told so, and after an eighth of the time another.
+func (t *Table) Holds(g Grant, now time.Time) (held, ends bool) { return t.holds(g, now, t.ttl, true) }
 
 // HoldsStale reports whether a grant was earned, was not revoked since, and is
 // no older than Config.Stale: what counts while the server behind cannot be
 // asked, if the operator wants that.
-func (t *Table) HoldsStale(g Grant, now time.Time) bool { return t.holds(g, now, t.stale) }
+func (t *Table) HoldsStale(g Grant, now time.Time) bool {
+	held, _ := t.holds(g, now, t.stale, false)
+	return held
+}
 
-func (t *Table) holds(g Grant, now time.Time, age time.Duration) bool {
+// holds looks for a grant that is younger than most. With tell it is asked by who
+// would renew it.
+func (t *Table) holds(g Grant, now time.Time, most time.Duration, tell bool) (held, ends bool) {
 	if g.Kind >= kinds {
-		return false
+		return false, false
 	}
 	h := holder{g.User, g.Real, g.Key}
 	s := t.shard(h)
 	s.RLock()
 	defer s.RUnlock()
 	r := s.records[h]
-	return r != nil && r.created == g.Created && r.sent[g.Kind] > 0 && t.clock(now)-r.sent[g.Kind] < age
+	if r == nil || r.created != g.Created || r.sent[g.Kind] == 0 {
+		return false, false
+	}
+	at := t.clock(now)
+	age := at - r.sent[g.Kind]
+	if !tell || age < t.ttl-t.ttl/4 || age >= most {
+		return age < most, false
+	}
+	told := r.told[g.Kind].Load()
+	return true, (told == 0 || at-time.Duration(told) >= t.ttl/8) && r.told[g.Kind].CompareAndSwap(told, int64(at))
 }
 
 // Revoke ends all grants of a holder for a key, of every kind, also those that

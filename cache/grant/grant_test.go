@@ -37,6 +37,11 @@ var steps = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
 		}}
 }), 20, 300)
 
+func holds(table *Table, g Grant, now time.Time) bool {
+	held, _ := table.Holds(g, now)
+	return held
+}
+
 // Whatever the order of requests, answers, denials, changes and looks, and
 // however little room there is, a grant is held only if a request that was sent
 // after the last denial, and not too long ago, was allowed.
@@ -97,7 +102,7 @@ func play(script []step, table *Table, bytes int64) (held int, wrong string) {
 		now := time.Now()
 		for g, sent := range allowed {
 			good := sent.After(denied[who{g.User, g.Real, g.Key}])
-			holds, holdsStale := table.Holds(g, now), table.HoldsStale(g, now)
+			holds, holdsStale := holds(table, g, now), table.HoldsStale(g, now)
 			if holds {
 				held++
 			}
@@ -121,7 +126,7 @@ func TestAGrant(t *testing.T) {
 		table.Earn(g, sent)
 		check := func(what string, g Grant, want, wantStale bool) {
 			t.Helper()
-			if got, gotStale := table.Holds(g, time.Now()), table.HoldsStale(g, time.Now()); got != want || gotStale != wantStale {
+			if got, gotStale := holds(table, g, time.Now()), table.HoldsStale(g, time.Now()); got != want || gotStale != wantStale {
 				t.Errorf("%s: holds %v, stale %v", what, got, gotStale)
 			}
 		}
@@ -171,13 +176,13 @@ func TestAFloodOfDenials(t *testing.T) {
 				time.Sleep(30 * time.Millisecond)
 				table.Earn(good, at)
 				earned++
-				if !table.Holds(good, time.Now()) {
+				if !holds(table, good, time.Now()) {
 					late++
 				}
 			}
 		}
 		table.Earn(evil, sent)
-		if table.Holds(evil, time.Now()) {
+		if holds(table, evil, time.Now()) {
 			t.Error("what was revoked is held again")
 		}
 		if late > earned/10 {
@@ -186,6 +191,38 @@ func TestAFloodOfDenials(t *testing.T) {
 		if n := table.Bytes(); n > bytes {
 			t.Errorf("%d bytes of %d", n, bytes)
 		}
+	})
+}
+
+// One caller at a time is told that a grant ends, in its last quarter.
+func TestEndsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := New(Config{TTL: ttl, Stale: stale, Bytes: 1 << 20})
+		g := Grant{User: "alice", Key: "k", Created: 5, Kind: Decrypt}
+		check := func(what string, wantHeld, wantEnds bool) {
+			t.Helper()
+			table.HoldsStale(g, time.Now()) // who asks so is not told
+			if held, ends := table.Holds(g, time.Now()); held != wantHeld || ends != wantEnds {
+				t.Errorf("%s: held %v, ends %v", what, held, ends)
+			}
+		}
+		check("not earned", false, false)
+		table.Earn(g, time.Now())
+		time.Sleep(ttl*3/4 - 1)
+		check("before the last quarter", true, false)
+		time.Sleep(1)
+		check("at its beginning", true, true)
+		check("told once", true, false)
+		time.Sleep(ttl/8 - 1)
+		check("until an eighth has gone", true, false)
+		time.Sleep(1)
+		check("then again", true, true)
+		table.Earn(g, time.Now())
+		check("renewed", true, false)
+		time.Sleep(ttl * 3 / 4)
+		check("the next time", true, true)
+		time.Sleep(ttl / 4)
+		check("ended", false, false)
 	})
 }
 
@@ -200,14 +237,14 @@ func TestHoldsDoesNotAllocate(t *testing.T) {
 	table.Earn(g, time.Now())
 	now := time.Now()
 	if n := testing.AllocsPerRun(1000, func() {
-		if !table.Holds(g, now) {
+		if !holds(table, g, now) {
 			t.Fatal("not held")
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	copy(buf, "XXXXXXXXX")
-	if !table.Holds(Grant{User: "alice", Key: "key1", Created: 1}, now) {
+	if !holds(table, Grant{User: "alice", Key: "key1", Created: 1}, now) {
 		t.Error("what was kept aliased the buffer")
 	}
 }
