@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,6 +19,17 @@ type JavaKMS struct {
 	Dir  string // configuration, key store and logs
 	// Provider is the URI of its key provider.
 	Provider string
+
+	process *os.Process
+}
+
+// Signal sends a signal to the process: SIGSTOP makes a server that accepts
+// connections and never answers, SIGKILL one that is gone.
+func (k *JavaKMS) Signal(tb testing.TB, signal syscall.Signal) {
+	tb.Helper()
+	if err := k.process.Signal(signal); err != nil {
+		tb.Fatalf("%v to the Java KMS at %s: %v", signal, k.Addr, err)
+	}
 }
 
 var jettyBound = regexp.MustCompile(`Jetty bound to port (\d+)`)
@@ -25,10 +37,13 @@ var jettyBound = regexp.MustCompile(`Jetty bound to port (\d+)`)
 // JavaKMSOptions are what a test changes of a Java KMS. Site and Rules are name,
 // value pairs that replace or join those of WriteKMSConfig.
 type JavaKMSOptions struct {
-	JVM   []string // options of the virtual machine
-	Site  []string // of core-site.xml and kms-site.xml
-	Rules []string // of kms-acls.xml
-	SSL   string   // the text of ssl-server.xml, where there is to be one
+	// Provider is the URI of its key provider, a JCEKS file of its own if empty.
+	Provider string
+	JVM      []string // options of the virtual machine
+	Env      []string // variables of the environment
+	Site     []string // of core-site.xml and kms-site.xml
+	Rules    []string // of kms-acls.xml
+	SSL      string   // the text of ssl-server.xml, where there is to be one
 	// Client is one that is let in, http.DefaultClient for all without TLS.
 	Client *http.Client
 }
@@ -44,7 +59,9 @@ func StartJavaKMS(tb testing.TB, hadoop string, options ...JavaKMSOptions) *Java
 	var o JavaKMSOptions
 	base, client := "http://", http.DefaultClient
 	for _, more := range options {
-		o.JVM, o.Site, o.Rules = append(o.JVM, more.JVM...), append(o.Site, more.Site...), append(o.Rules, more.Rules...)
+		o.JVM, o.Env = append(o.JVM, more.JVM...), append(o.Env, more.Env...)
+		o.Site, o.Rules = append(o.Site, more.Site...), append(o.Rules, more.Rules...)
+		provider = cmp.Or(more.Provider, provider)
 		if more.SSL != "" {
 			base, client = "https://", more.Client
 			writeFile(tb, filepath.Join(dir, "ssl-server.xml"), more.SSL)
@@ -66,6 +83,7 @@ func StartJavaKMS(tb testing.TB, hadoop string, options ...JavaKMSOptions) *Java
 		tb.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append(os.Environ(), o.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		tb.Fatalf("starting the Java KMS: %v (is a JDK installed?)", err)
@@ -93,7 +111,7 @@ func StartJavaKMS(tb testing.TB, hadoop string, options ...JavaKMSOptions) *Java
 		case <-tick.C:
 			text, _ := os.ReadFile(logFile)
 			if m := jettyBound.FindSubmatch(text); m != nil {
-				k := &JavaKMS{Addr: "127.0.0.1:" + string(m[1]), Dir: dir, Provider: provider}
+				k := &JavaKMS{Addr: "127.0.0.1:" + string(m[1]), Dir: dir, Provider: provider, process: cmd.Process}
 				k.warm(tb, client, base)
 				return k
 			}
@@ -101,12 +119,14 @@ func StartJavaKMS(tb testing.TB, hadoop string, options ...JavaKMSOptions) *Java
 	}
 }
 
-// warm waits for the first answer, which takes Java seconds.
+// warm waits for the first answer, which takes Java seconds. It goes to edekd: a
+// Java KMS before another keeps the cookie that its first caller got there, and
+// uses it for whoever comes later.
 func (k *JavaKMS) warm(tb testing.TB, client *http.Client, base string) {
 	tb.Helper()
 	patient := *client
 	patient.Timeout = 90 * time.Second
-	response, err := patient.Get(base + k.Addr + "/kms/v1/keys/names?user.name=warm")
+	response, err := patient.Get(base + k.Addr + "/kms/v1/keys/names?user.name=edekd")
 	if err != nil {
 		tb.Fatalf("the Java KMS does not answer: %v", err)
 	}

@@ -116,10 +116,15 @@ func TestKerberizedClients(t *testing.T) {
 // StartKerberizedEdekd runs edekd as a server of the realm.
 func StartKerberizedEdekd(t *testing.T, realm kerberizedRealm, properties ...string) *Edekd {
 	t.Helper()
+	return realm.startEdekd(t, kerberizedRules, properties...)
+}
+
+func (r kerberizedRealm) startEdekd(t *testing.T, rules []string, properties ...string) *Edekd {
+	t.Helper()
 	return startEdekd(t, edekdOptions{
-		site:  append(realm.site(), properties...),
-		rules: kerberizedRules,
-		env:   []string{"KRB5_CONFIG=" + realm.Config},
+		site:  append(r.site(), properties...),
+		rules: rules,
+		env:   []string{"KRB5_CONFIG=" + r.Config},
 	})
 }
 

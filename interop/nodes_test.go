@@ -22,11 +22,19 @@ import (
 // cookies and tokens of the others.
 func sharing(zk *zkserver.Server) []string {
 	const auth = "hadoop.kms.authentication."
+	return append(sharingTokens(zk),
+		auth+"signer.secret.provider", "zookeeper",
+		auth+"signer.secret.provider.zookeeper.connection.string", zk.Addr,
+		auth+"signer.secret.provider.zookeeper.path", "/hadoop-kms/hadoop-auth-signature-secret",
+		auth+"signer.secret.provider.zookeeper.auth.type", "none",
+	)
+}
+
+// sharingTokens are the settings of nodes of which each takes the tokens, but not
+// the cookies, of the others.
+func sharingTokens(zk *zkserver.Server) []string {
+	const auth = "hadoop.kms.authentication."
 	return []string{
-		auth + "signer.secret.provider", "zookeeper",
-		auth + "signer.secret.provider.zookeeper.connection.string", zk.Addr,
-		auth + "signer.secret.provider.zookeeper.path", "/hadoop-kms/hadoop-auth-signature-secret",
-		auth + "signer.secret.provider.zookeeper.auth.type", "none",
 		auth + "zk-dt-secret-manager.enable", "true",
 		auth + "zk-dt-secret-manager.zkConnectionString", zk.Addr,
 		auth + "zk-dt-secret-manager.znodeWorkingPath", "zkdtsm",

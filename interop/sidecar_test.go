@@ -1,13 +1,13 @@
 package interop
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,9 +18,18 @@ var behindSite = []string{"hadoop.kms.proxyuser.edekd.users", "*", "hadoop.kms.p
 // ask sends a request as user hdfs and returns status and body.
 func ask(t *testing.T, method, addr, target, body string) (int, string) {
 	t.Helper()
-	request, err := http.NewRequest(method, "http://"+addr+"/kms/v1"+target, bytes.NewReader([]byte(body)))
+	status, text, err := request(method, addr, target, body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return status, text
+}
+
+// request is ask where no test may end.
+func request(method, addr, target, body string) (int, string, error) {
+	request, err := http.NewRequest(method, "http://"+addr+"/kms/v1"+target, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
 	}
 	query := request.URL.Query()
 	query.Set("user.name", "hdfs")
@@ -28,14 +37,11 @@ func ask(t *testing.T, method, addr, target, body string) (int, string) {
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(text)
+	return response.StatusCode, string(text), err
 }
 
 type encrypted struct {
@@ -65,8 +71,8 @@ func decrypt(t *testing.T, addr, key string, e encrypted) string {
 	return text
 }
 
-// ready tells whether EDEKs were fetched ahead.
-func ready(t *testing.T, addr string) bool {
+// metric returns a value that edekd shows, 0 for none.
+func metric(t *testing.T, addr, name string) float64 {
 	t.Helper()
 	response, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
@@ -77,8 +83,22 @@ func ready(t *testing.T, addr string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	depth := regexp.MustCompile(`(?m)^edekd_ring_depth ([0-9]+)`).FindSubmatch(text)
-	return depth != nil && len(depth[1]) > 1 // ten or more
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			return number
+		}
+	}
+	return 0
+}
+
+// ready tells whether EDEKs were fetched ahead.
+func ready(t *testing.T, addr string) bool {
+	t.Helper()
+	return metric(t, addr, "edekd_ring_depth") >= 10
 }
 
 // edekd before a Java KMS of two nodes: Java clients live with it as with the

@@ -21,9 +21,12 @@ func upstreamClient(t *testing.T, kerberos *kms.Kerberos, addrs ...string) *kms.
 	return c
 }
 
+// upstreamNames are hard enough for a path.
+var upstreamNames = []string{"k1", "a/b", "with blank", "plus+percent%", "schlüssel", `q"uo;te`}
+
 // runUpstream does with our client what a front end does with keys that live in
 // another KMS, and judges the answers.
-func runUpstream(t *testing.T, c *kms.Client) {
+func runUpstream(t *testing.T, c *kms.Client, names []string) {
 	t.Helper()
 	ctx, joe, service := t.Context(), edek.Caller{User: "joe", Full: "joe"}, edek.Caller{}
 	wantForeign := func(what string, err error, status int, class string) {
@@ -34,7 +37,7 @@ func runUpstream(t *testing.T, c *kms.Client) {
 	}
 	const authorization, io, argument = "org.apache.hadoop.security.authorize.AuthorizationException", "java.io.IOException", "java.lang.IllegalArgumentException"
 
-	for _, name := range []string{"k1", "a/b", "with blank", "plus+percent%", "schlüssel", `q"uo;te`} {
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			text := "made by our client"
 			v, err := c.Create(ctx, joe, &edek.NewKey{Name: name, Cipher: "AES/CTR/NoPadding", BitLength: 256, Description: &text})
@@ -136,12 +139,12 @@ func runUpstream(t *testing.T, c *kms.Client) {
 
 func TestUpstreamClientOfJavaKMS(t *testing.T) {
 	EachHadoop(t, func(t *testing.T, hadoop string) {
-		runUpstream(t, upstreamClient(t, nil, StartJavaKMS(t, hadoop, JavaKMSOptions{Site: simpleSite, Rules: kerberizedRules}).Addr))
+		runUpstream(t, upstreamClient(t, nil, StartJavaKMS(t, hadoop, JavaKMSOptions{Site: simpleSite, Rules: kerberizedRules}).Addr), upstreamNames)
 	})
 }
 
 func TestUpstreamClientOfEdekd(t *testing.T) {
-	runUpstream(t, upstreamClient(t, nil, startEdekd(t, edekdOptions{site: simpleSite, rules: kerberizedRules}).Addr))
+	runUpstream(t, upstreamClient(t, nil, startEdekd(t, edekdOptions{site: simpleSite, rules: kerberizedRules}).Addr), upstreamNames)
 }
 
 func TestUpstreamClientWithKerberos(t *testing.T) {
@@ -149,12 +152,12 @@ func TestUpstreamClientWithKerberos(t *testing.T) {
 	t.Setenv("KRB5_CONFIG", realm.Config)
 	hive := &kms.Kerberos{Principal: "hive/localhost@" + testRealm, Keytab: realm.users}
 	t.Run("of a Java KMS", func(t *testing.T) {
-		runUpstream(t, upstreamClient(t, hive, startKerberizedJavaKMS(t, realm, "3.4.3").Addr))
+		runUpstream(t, upstreamClient(t, hive, startKerberizedJavaKMS(t, realm, "3.4.3").Addr), upstreamNames)
 	})
 	t.Run("of edekd", func(t *testing.T) {
 		e := StartKerberizedEdekd(t, realm)
 		c := upstreamClient(t, hive, e.Addr)
-		runUpstream(t, c)
+		runUpstream(t, c, upstreamNames)
 		// A restart makes the cookie worthless and the connections too.
 		e.Stop(t)
 		e.Start(t)

@@ -62,9 +62,6 @@ func (c *Client) generate(ctx context.Context, caller edek.Caller, name string, 
 		all = make([]edek.EDEK, n)
 		key := checker{name: name}
 		for i := range wire {
-			if wire[i].wrapped.name == nil {
-				return errNames
-			}
 			if all[i], err = key.check(&wire[i]); err != nil {
 				return err
 			}
@@ -86,7 +83,9 @@ type checker struct {
 	number int
 }
 
-// check makes one. The inner name may be null.
+// check makes one. The inner name may be null: the version's says which key it is,
+// and a Java KMS leaves the other out of an EDEK that it re-encrypts to the version
+// it has, or that it has from a Java KMS behind it.
 func (c *checker) check(w *wireEDEK) (e edek.EDEK, err error) {
 	if w.wrapped.name != nil && string(w.wrapped.name) != c.name || string(w.wrapped.version) != edek.EEK {
 		return e, errNames
@@ -187,9 +186,6 @@ func (c *Client) Reencrypt(ctx context.Context, caller edek.Caller, name, versio
 		if err != nil {
 			return err
 		}
-		if w.wrapped.name == nil {
-			return errNames
-		}
 		key := checker{name: name}
 		if e, err = key.check(&w); err != nil {
 			return err
@@ -242,12 +238,8 @@ func (c *Client) ReencryptBatch(ctx context.Context, caller edek.Caller, name st
 			if err != nil {
 				return err
 			}
-			if e.IV != all[i].IV || len(e.Wrapped()) != len(all[i].Wrapped()) {
+			if e.IV != all[i].IV || len(e.Wrapped()) != len(all[i].Wrapped()) || e.Version() == all[i].Version() && e != all[i] {
 				return errOther
-			}
-			// Java leaves the name out of what it left alone.
-			if wire[i].wrapped.name == nil && e != all[i] {
-				return errNames
 			}
 			done[i] = e
 		}

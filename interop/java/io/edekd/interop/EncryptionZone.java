@@ -60,7 +60,7 @@ public final class EncryptionZone {
     e.useZone();
     e.move();
     e.restart();
-    e.reencrypt();
+    e.reencrypt(args.length > 2);
     e.cluster.shutdown();
     System.exit(0);
   }
@@ -148,8 +148,14 @@ public final class EncryptionZone {
     });
   }
 
-  private void reencrypt() {
-    checks.equal("roll", "zonekey@1", () -> kms.rollNewVersion("zonekey").getVersionName());
+  private void reencrypt(boolean rolledElsewhere) throws IOException {
+    if (rolledElsewhere) {
+      checks.step("roll the key elsewhere");
+      checks.equal("rolled-elsewhere", "zonekey@1",
+          () -> kms.getCurrentKey("zonekey").getVersionName());
+    } else {
+      checks.equal("roll", "zonekey@1", () -> kms.rollNewVersion("zonekey").getVersionName());
+    }
     checks.passes("old-files-open-after-the-roll", () -> readAll(fs));
     checks.passes("reencrypt-zone-completes", () -> {
       admin.reencryptEncryptionZone(zone, ReencryptAction.START);
