@@ -183,9 +183,9 @@ func (a *Authorizer) ask(q question) error {
 		}
 		grouped.Store(true)
 	}
-	now := time.Now()
+	now := s.memo.now()
 	hash := s.memo.hash(&q)
-	if e := s.memo.get(hash, &q); e != nil && now.Before(e.until) {
+	if e := s.memo.get(hash, &q); e != nil && now < e.until {
 		return e.err
 	}
 	if first {

@@ -38,8 +38,8 @@ type question struct {
 // answered is a question with its answer. It is immutable.
 type answered struct {
 	question
-	err   error // nil or ErrDenied
-	until time.Time
+	err   error         // nil or ErrDenied
+	until time.Duration // on the memo's clock
 }
 
 // memo remembers answers. It is a table of slots in sets of memoWays, without
@@ -48,6 +48,7 @@ type answered struct {
 // rules.
 type memo struct {
 	seed  maphash.Seed
+	start time.Time                  // of its clock, which is cheaper to read than the time of day
 	slots []atomic.Pointer[answered] // a power of two of them
 	taken atomic.Int64               // bytes, by the answers
 }
@@ -57,8 +58,11 @@ func newMemo(bytes int) *memo {
 	for n*2*memoEntryMax <= bytes {
 		n *= 2
 	}
-	return &memo{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[answered], n)}
+	return &memo{seed: maphash.MakeSeed(), start: time.Now(), slots: make([]atomic.Pointer[answered], n)}
 }
+
+// now reads the memo's clock.
+func (m *memo) now() time.Duration { return time.Since(m.start) }
 
 // bytes is what the memo takes now.
 func (m *memo) bytes() int64 {
@@ -100,13 +104,13 @@ func (m *memo) get(hash uint64, q *question) *answered {
 // put remembers an answer whose groups were asked no earlier than now, in
 // place of an older answer to the same question or one that is too old, if
 // there is any. The strings of q are copied.
-func (m *memo) put(hash uint64, q *question, err error, now time.Time) {
+func (m *memo) put(hash uint64, q *question, err error, now time.Duration) {
 	nUser, nReal := len(q.user), len(q.real)
 	if nUser+nReal+len(q.name) > memoNamesMax {
 		return
 	}
 	names := q.user + q.real + q.name
-	e := &answered{question: *q, err: err, until: now.Add(GroupsBelieved)}
+	e := &answered{question: *q, err: err, until: now + GroupsBelieved}
 	e.user, e.real, e.name = names[:nUser], names[nUser:nUser+nReal], names[nUser+nReal:]
 
 	slots, place := m.set(hash), int(hash>>30&(memoWays-1))
@@ -116,7 +120,7 @@ func (m *memo) put(hash uint64, q *question, err error, now time.Time) {
 			place = i
 			break
 		}
-		if !now.Before(old.until) {
+		if now >= old.until {
 			place = i
 		}
 	}
