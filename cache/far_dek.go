@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/edekd/edekd/cache/flight"
@@ -22,22 +21,28 @@ func (f *FarKey) AppendDEK(ctx context.Context, c edek.Caller, versionName strin
 		defer cancel()
 		return f.open(ctx, &c, versionName, iv, wrapped, dst)
 	}
-	if known != nil && s.deks != nil {
-		granted, renew := f.granted(&c, known, grant.Decrypt)
-		if renew {
-			versionName := strings.Clone(versionName)
-			s.renew(c, func(ctx context.Context, c edek.Caller) {
-				dek, _ := f.openOnce(ctx, c, known, versionName, e, nil)
-				clear(dek)
-			})
-		}
-		if granted {
-			if dst, hit := s.deks.AppendDEK(dst, f.name, &e); hit {
-				return dst, nil
-			}
+	if f.mayHave(c, known, e) {
+		if dst, hit := s.deks.AppendDEK(dst, f.name, &e); hit {
+			return dst, nil
 		}
 	}
 	return f.openOnce(ctx, c, known, versionName, e, dst)
+}
+
+// mayHave reports whether the caller may have DEKs that are remembered. Where it is
+// time his grant is renewed, by having e opened once more.
+func (f *FarKey) mayHave(c edek.Caller, known *facts, e edek.EDEK) bool {
+	if known == nil || f.side.deks == nil {
+		return false
+	}
+	granted, renew := f.granted(&c, known, grant.Decrypt)
+	if renew {
+		f.side.renew(c, func(ctx context.Context, c edek.Caller) {
+			dek, _ := f.openOnce(ctx, c, known, f.VersionName(e.Version()), e, nil)
+			clear(dek)
+		})
+	}
+	return granted
 }
 
 // openOnce makes one call for all calls of a caller for an EDEK that are under

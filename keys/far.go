@@ -51,6 +51,12 @@ type Wrapper interface {
 	// Decrypt returns the DEK of an EDEK of the given version of a key. The
 	// caller zeroes it.
 	Decrypt(ctx context.Context, c edek.Caller, name, versionName string, iv, wrapped []byte) ([]byte, error)
+	// Batches reports whether the other KMS has announced DecryptBatch.
+	Batches() bool
+	// DecryptBatch returns the DEKs of EDEKs of a key, in their order, or
+	// upstream.ErrNotSent if the server whose turn it was has not announced that it
+	// can. The caller zeroes them.
+	DecryptBatch(ctx context.Context, c edek.Caller, name string, all []edek.EDEK) ([][]byte, error)
 	// Reencrypt brings an EDEK to the current version.
 	Reencrypt(ctx context.Context, c edek.Caller, name, versionName string, iv, wrapped []byte) (edek.EDEK, error)
 	// ReencryptBatch brings many to the current version, in their order. Those

@@ -174,11 +174,19 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 			clear(dek)
 		}
 	}()
+	if all, ok := edeksOf(entries); ok {
+		if err := r.far.OpenBatch(context.Background(), r.id.Caller, all, deks); err != nil {
+			return err
+		}
+	}
 	group, ctx := errgroup.WithContext(context.Background())
 	group.SetLimit(farAtOnce)
 	for i := range entries {
 		if ctx.Err() != nil {
 			break
+		}
+		if deks[i] != nil {
+			continue
 		}
 		group.Go(func() (err error) {
 			e := &entries[i]
@@ -199,6 +207,20 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 		return err
 	}
 	return r.reply(list.end(out))
+}
+
+// edeksOf returns the EDEKs of a batch, if that is what all entries are.
+func edeksOf(entries []batchEntry) ([]edek.EDEK, bool) {
+	all := make([]edek.EDEK, len(entries))
+	for i := range entries {
+		_, version, _ := edek.SplitVersion(view(entries[i].versionName))
+		e, err := edek.NewEDEK(version, entries[i].iv, entries[i].wrapped)
+		if err != nil {
+			return nil, false
+		}
+		all[i] = e
+	}
+	return all, true
 }
 
 // metadataFar asks in the sender's name what r.far is.

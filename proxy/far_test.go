@@ -35,6 +35,8 @@ type behind struct {
 	roll  error         // what Roll answers instead
 	state *upstream.State
 	hold  chan struct{} // while it is open, edekd's own generates wait
+
+	single, batches int // requests of Decrypt and DecryptBatch
 }
 
 func (b *behind) with(f func()) {
@@ -59,6 +61,7 @@ func (b *behind) Generate(ctx context.Context, c edek.Caller, name string, n int
 
 func (b *behind) Decrypt(ctx context.Context, c edek.Caller, name, version string, iv, wrapped []byte) ([]byte, error) {
 	b.mu.Lock()
+	b.single++
 	err := b.fail
 	b.mu.Unlock()
 	if err != nil {

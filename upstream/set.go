@@ -21,6 +21,10 @@ type Fault struct {
 	Sent bool // the node may have got the whole request, and may have done what it says
 }
 
+// ErrNotSent is returned by a call that sent its node nothing. It says nothing
+// of the node, and is not tried at another.
+var ErrNotSent = errors.New("nothing was sent")
+
 func (f *Fault) Error() string { return f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
@@ -250,6 +254,8 @@ func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, call
 	took := time.Since(started)
 	fault, isFault := errors.AsType[*Fault](err)
 	switch {
+	case errors.Is(err, ErrNotSent):
+		done(errGone)
 	case !isFault && errors.Is(err, context.DeadlineExceeded):
 		done(errGone) // the user of the set holds the time against nobody
 	case !isFault:

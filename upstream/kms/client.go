@@ -62,6 +62,7 @@ type node struct {
 	base    string // https://host:port/kms/v1/
 	session session
 	pending pending
+	batches atomic.Bool // its last answer announced _decryptbatch
 }
 
 const idle = 20 * time.Second // well below the 60 s after which Jetty closes a connection
@@ -139,6 +140,8 @@ type request struct {
 	// How large an answer is, and how long it takes, can be up to whoever made
 	// the keys, and is then no fault of the node.
 	swollen, slow bool
+	// A batch of decrypts is only for a node that has announced them.
+	batch bool
 }
 
 // escape writes a name into a path as Java's client does, but for blanks, which
@@ -242,6 +245,9 @@ func (c *Client) ask(ctx context.Context, n *node, t *http.Transport, r *request
 
 // send is one HTTP exchange. The body is the caller's.
 func (c *Client) send(ctx context.Context, n *node, t *http.Transport, r *request, cookie string) ([]byte, error) {
+	if r.batch && !n.batches.Load() {
+		return nil, upstream.ErrNotSent
+	}
 	var sent atomic.Bool
 	fault := func(err error) error {
 		if r.slow && errors.Is(err, context.DeadlineExceeded) {
@@ -266,6 +272,8 @@ func (c *Client) send(ctx context.Context, n *node, t *http.Transport, r *reques
 		q.Header.Set("Cookie", cookie)
 	}
 	resp, err := t.RoundTrip(q)
+	// Another server may be there by the time a node answers again.
+	n.batches.Store(err == nil && resp.Header.Get(batchHeader) == batchDecrypt)
 	if err != nil {
 		return nil, fault(err)
 	}

@@ -154,19 +154,8 @@ func (c *Client) Decrypt(ctx context.Context, caller edek.Caller, name, versionN
 			return err
 		}
 		defer clear(k.material)
-		if string(k.name) != name || string(k.version) != edek.EK {
-			return errNames
-		}
-		if len(k.material) != base64URL.EncodedLen(len(wrapped)) {
-			return errors.New("a DEK of a wrong length")
-		}
-		dek = make([]byte, len(wrapped))
-		// The library skips line ends, which leaves fewer bytes.
-		if n, err := base64URL.Decode(dek, k.material); err != nil || n != len(dek) {
-			clear(dek)
-			return errors.New("a DEK that is no base64")
-		}
-		return nil
+		dek, err = openedDEK(&k, name, len(wrapped))
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -203,9 +192,8 @@ func (c *Client) Reencrypt(ctx context.Context, caller edek.Caller, name, versio
 
 var errOther = errors.New("an EDEK of another file")
 
-// ReencryptBatch has EDEKs of one key wrapped under its current version. The
-// results are in the order of all; those that were current come back as they are.
-func (c *Client) ReencryptBatch(ctx context.Context, caller edek.Caller, name string, all []edek.EDEK) (done []edek.EDEK, err error) {
+// sealedBatch is the body of a request about many EDEKs of one key.
+func sealedBatch(name string, all []edek.EDEK) []byte {
 	quotedName := quoted(name)
 	body := make([]byte, 0, 2+len(all)*(200+2*len(quotedName)))
 	body = append(body, '[')
@@ -220,8 +208,13 @@ func (c *Client) ReencryptBatch(ctx context.Context, caller edek.Caller, name st
 		body = base64URL.AppendEncode(append(body, `,"versionName":"EEK","material":"`...), all[i].Wrapped())
 		body = append(body, `"}}`...)
 	}
-	body = append(body, ']')
-	r := &request{op: "reencrypt", key: name, method: http.MethodPost, path: "key/" + escape(name) + "/_reencryptbatch", body: body,
+	return append(body, ']')
+}
+
+// ReencryptBatch has EDEKs of one key wrapped under its current version. The
+// results are in the order of all; those that were current come back as they are.
+func (c *Client) ReencryptBatch(ctx context.Context, caller edek.Caller, name string, all []edek.EDEK) (done []edek.EDEK, err error) {
+	r := &request{op: "reencrypt", key: name, method: http.MethodPost, path: "key/" + escape(name) + "/_reencryptbatch", body: sealedBatch(name, all),
 		caller: caller, status: http.StatusOK, bound: 4096 + int64(len(all))*room(name, edek.MaxDEKSize), expect: int64(len(all)) * usualEDEK}
 	err = c.read(ctx, r, func(body []byte) error {
 		wire, err := readEDEKs(body, len(all))

@@ -324,6 +324,51 @@ func readEDEK(body []byte) (wireEDEK, error) {
 	return slow.wire(), nil
 }
 
+// scanKeys reads an array of at most most keys.
+func scanKeys(body []byte, most int) (all []wireKey, ok bool) {
+	s := scanner{rest: body}
+	if !s.take('[') {
+		return nil, false
+	}
+	all = make([]wireKey, 0, min(most, len(body)/32+1))
+	if s.take(']') {
+		return all, s.end()
+	}
+	for len(all) < most {
+		var k wireKey
+		if !s.key(&k) {
+			return nil, false
+		}
+		all = append(all, k)
+		if s.take(']') {
+			return all, s.end()
+		}
+		if !s.take(',') {
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+func readKeys(body []byte, most int) ([]wireKey, error) {
+	if all, ok := scanKeys(body, most); ok {
+		return all, nil
+	}
+	var slow []jsonKey
+	err := json.Unmarshal(body, &slow)
+	all := make([]wireKey, len(slow))
+	for i := range slow {
+		all[i] = slow[i].wire()
+	}
+	if err != nil {
+		for i := range all {
+			clear(all[i].material)
+		}
+		return nil, errShape
+	}
+	return all, nil
+}
+
 func readKey(body []byte) (wireKey, error) {
 	if k, ok := scanKey(body); ok {
 		return k, nil

@@ -1,0 +1,65 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/edekd/edekd/cache/dek"
+	"github.com/edekd/edekd/cache/grant"
+	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/upstream"
+)
+
+// OpenBatch opens EDEKs for the caller as AppendDEK does, in few calls, where the
+// other KMS has announced that it takes batches. deks is as long as all and gets
+// the DEKs; what it stays nil for is to be opened one by one. The caller zeroes
+// them, after an error too.
+func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, deks [][]byte) error {
+	if !f.provider.Batches() {
+		return nil
+	}
+	s, known := f.side, f.facts.Load()
+	missing, places := all, []int(nil)
+	if len(all) > 0 && f.mayHave(c, known, all[0]) {
+		missing = nil
+		for i := range all {
+			if opened, hit := s.deks.AppendDEK(nil, f.name, &all[i]); hit {
+				deks[i] = opened
+				continue
+			}
+			missing, places = append(missing, all[i]), append(places, i)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	ctx, cancel := f.Deadline(ctx)
+	defer cancel()
+	sent := time.Now()
+	var mark dek.Mark
+	if s.deks != nil {
+		mark = s.deks.Mark(f.name)
+	}
+	opened, err := f.provider.DecryptBatch(ctx, c, f.name, missing)
+	if foreign, ok := errors.AsType[*edek.Foreign](err); errors.Is(err, upstream.ErrNotSent) || ok && !denied(foreign) {
+		return nil // one by one, it shows which of them is wrong
+	}
+	if err != nil {
+		return f.judge(&c, err)
+	}
+	if s.deks != nil {
+		f.earn(&c, known, grant.Decrypt, sent)
+	}
+	for i := range opened {
+		if s.deks != nil {
+			s.deks.Put(f.name, &missing[i], opened[i], mark)
+		}
+		if places != nil {
+			deks[places[i]] = opened[i]
+		} else {
+			deks[i] = opened[i]
+		}
+	}
+	return nil
+}
