@@ -85,5 +85,14 @@ func TestFrontIsBounded(t *testing.T) {
 	if got := f.strays.Load(); held != 100 || got != int64(held)*(strayBytes/100) {
 		t.Errorf("%d entries with %d bytes", held, got)
 	}
+	f = newFront[int](1)
+	late := &entry[int]{key: "late", cost: 7}
+	f.leave(late) // before it was put
+	if got := f.strays.Load(); got != 0 {
+		t.Errorf("%d bytes of what has no place", got)
+	}
+	if f.put(late); f.strays.Load() != 7 {
+		t.Errorf("%d bytes of an entry of 7", f.strays.Load())
+	}
 	f.leave(nil) // as ristretto tells of what was not there
 }
