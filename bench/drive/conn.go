@@ -19,8 +19,10 @@ type conn struct {
 	secure  *tls.Conn // nil: plain
 	buf     []byte
 	filled  int
-	need    int // bytes of the whole answer, once its head is there; chunked: it ends itself
-	arrival int // which one it serves, for Open
+	need    int  // bytes of the whole answer, once its head is there; chunked: it ends itself
+	arrival int  // which one it serves, for Open
+	lenient bool // an answer other than 200 is one, too
+	refused bool // the last answer was another
 }
 
 const (
@@ -48,7 +50,7 @@ func dial(t Target) (*conn, error) {
 
 // send writes a whole request.
 func (c *conn) send(request []byte) (err error) {
-	c.filled, c.need = 0, unknown
+	c.filled, c.need, c.refused = 0, unknown, false
 	if c.secure != nil {
 		_, err = c.secure.Write(request)
 	} else {
@@ -101,7 +103,7 @@ func (c *conn) complete() (bool, error) {
 			return false, nil
 		}
 		head := got[:end+len(crlf)]
-		if !bytes.HasPrefix(head, success) {
+		if c.refused = !bytes.HasPrefix(head, success); c.refused && !c.lenient {
 			return false, fmt.Errorf("the answer is not 200 but %.300q", got)
 		}
 		if at := bytes.Index(head, contentLength); at >= 0 {

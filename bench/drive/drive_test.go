@@ -138,6 +138,24 @@ func TestWrongAnswersEndIt(t *testing.T) {
 	}
 }
 
+// TestLenientLoadsCountWrongAnswers: in their places, and those that come after on
+// the same connections are none.
+func TestLenientLoadsCountWrongAnswers(t *testing.T) {
+	var served atomic.Int64
+	target := serve(t, listen(t, "tcp", "127.0.0.1:0"), echo(&served))
+	wrong := []byte("GET /wrong HTTP/1.1\r\nHost: h\r\n\r\n")
+	l, err := open(t, target, 2).Open(Plan{Rate: 500, Length: 100 * time.Millisecond, InOrder: true, Lenient: true,
+		Requests: Requests{wrong, []byte(small), []byte(small), wrong, []byte(small)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []struct{ from, to, want int }{{0, 100, 20}, {0, 10, 2}, {2, 6, 0}, {6, 8, 1}} {
+		if got := l.Failed(time.Duration(at.from)*time.Millisecond, time.Duration(at.to)*time.Millisecond); got != at.want {
+			t.Errorf("%d failed from %d to %d ms, want %d", got, at.from, at.to, at.want)
+		}
+	}
+}
+
 // TestStallIsFeltByAllItHeldUp: the server stands still for 300 ms once. A client
 // that waits with it would see one slow request; here every request that was due
 // meanwhile is late.

@@ -19,7 +19,12 @@ type Plan struct {
 	Rate     float64 // arrivals per second
 	Length   time.Duration
 	Requests Requests
-	Events   []Event // in the order of At
+	// InOrder sends Requests one after the other, and again from the first, where
+	// they are otherwise chosen at random.
+	InOrder bool
+	// Lenient counts answers other than 200, which otherwise end the load.
+	Lenient bool
+	Events  []Event // in the order of At
 }
 
 // Event is something that is made to happen in the middle of a load. It runs
@@ -35,17 +40,28 @@ type Event struct {
 type Latencies struct {
 	rate   float64
 	values []time.Duration // from due to answered, by arrival
+	failed []bool          // by arrival; nil unless the plan was lenient
 	late   []time.Duration // from due to sent, of those that found a free connection: the client's own fault
 }
 
+// sleepBelow is the rate, in arrivals a second, below which the calling thread
+// sleeps for up to a millisecond at a time: what is measured then is longer.
+const sleepBelow = 1000
+
 // Open follows a plan over the connections of the pool, the last of which is left
 // to the events. Arrivals that find no connection free wait for one, and their
-// latency says so. The calling thread spins until the end.
+// latency says so. The calling thread spins until the end, unless the rate is low.
 func (p *Pool) Open(plan Plan) (*Latencies, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	total := int(plan.Rate * plan.Length.Seconds())
 	l := &Latencies{rate: plan.Rate, values: make([]time.Duration, total), late: make([]time.Duration, 0, total)}
+	if plan.Lenient {
+		l.failed = make([]bool, total)
+	}
+	for _, c := range p.conns {
+		c.lenient = plan.Lenient
+	}
 	side := int32(len(p.conns) - 1)
 	sideBusy := false
 	if side < 1 {
@@ -72,7 +88,11 @@ func (p *Pool) Open(plan Plan) (*Latencies, error) {
 				l.late = append(l.late, now-l.due(sent))
 			}
 			waited = false
-			if err := c.send(plan.Requests.pick(p.random)); err != nil {
+			request := plan.Requests[sent%len(plan.Requests)]
+			if !plan.InOrder {
+				request = plan.Requests.pick(p.random)
+			}
+			if err := c.send(request); err != nil {
 				return nil, err
 			}
 			sent++
@@ -98,7 +118,11 @@ func (p *Pool) Open(plan Plan) (*Latencies, error) {
 		if now > plan.Length+stuck {
 			return nil, fmt.Errorf("%d of %d requests are unanswered %v after the end", total-answered, total, stuck)
 		}
-		n, err := unix.EpollWait(p.epoll, p.events, 0)
+		pause := 0
+		if l.rate < sleepBelow && len(events) == 0 {
+			pause = 1
+		}
+		n, err := unix.EpollWait(p.epoll, p.events, pause)
 		if err != nil && err != unix.EINTR {
 			return nil, err
 		}
@@ -116,6 +140,9 @@ func (p *Pool) Open(plan Plan) (*Latencies, error) {
 				continue
 			}
 			l.values[c.arrival] = time.Since(start) - l.due(c.arrival)
+			if c.refused {
+				l.failed[c.arrival] = true
+			}
 			answered++
 			free = append(free, event.Fd)
 		}
@@ -131,10 +158,26 @@ func (l *Latencies) due(arrival int) time.Duration {
 // Between returns the sorted latencies, in microseconds, of what was due from one
 // time to another.
 func (l *Latencies) Between(from, to time.Duration) []float64 {
-	index := func(t time.Duration) int {
-		return min(max(int(math.Ceil(t.Seconds()*l.rate)), 0), len(l.values))
+	return micros(l.values[l.index(from):l.index(to)])
+}
+
+// Failed returns how many of what was due from one time to another was answered
+// with something other than 200.
+func (l *Latencies) Failed(from, to time.Duration) (failed int) {
+	if l.failed == nil {
+		return 0
 	}
-	return micros(l.values[index(from):index(to)])
+	for _, f := range l.failed[l.index(from):l.index(to)] {
+		if f {
+			failed++
+		}
+	}
+	return failed
+}
+
+// index is the first arrival that is due at a time or later.
+func (l *Latencies) index(t time.Duration) int {
+	return min(max(int(math.Ceil(t.Seconds()*l.rate)), 0), len(l.values))
 }
 
 // ClientLate returns how late the client itself was for a part q of the arrivals
