@@ -5,7 +5,7 @@ BINARIES := $(notdir $(wildcard cmd/*))
 FUZZTIME ?= 3s
 FOR      ?= 15m
 
-.PHONY: help setup build run test check unit race fuzz interop bench bench-peers soak profile clean
+.PHONY: help setup build run test check unit race fuzz interop bench bench-peers bench-sidecar soak profile clean
 
 help:
 	@echo 'make run      build, then serve on 127.0.0.1:9600 with the embedded store'
@@ -17,7 +17,8 @@ help:
 	@echo 'make interop  Hadoop 3.3.6 and 3.4.3: clients, MiniDFSCluster, a Java KMS beside ours'
 	@echo 'make bench    CPU, latency and allocations beside a bare handler (docs/performance.md)'
 	@echo 'make bench-peers  the same client against a Java KMS, and Hadoop'"'"'s own benchmark'
-	@echo 'make soak     load for FOR ($(FOR)), watching memory, errors and goroutines; then EDEKs are taken by the million'
+	@echo 'make bench-sidecar  edekd before another KMS a network away, and before a Java KMS (docs/performance.md)'
+	@echo 'make soak     load for FOR ($(FOR)), watching memory, errors and goroutines; then EDEKs are taken by the million; then an outage'
 	@echo 'make profile  what the compiler is told of hot paths (cmd/edekd/default.pgo), taken anew from benchmarks'
 	@echo 'make clean    remove what was built; keys under .run stay'
 
@@ -53,12 +54,17 @@ bench:
 	$(GO) run ./bench run
 
 bench-peers:
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 3h -v ./bench/peers
+	$(GO) test -run '^$$' -bench Java -benchtime 1x -timeout 3h -v ./bench/peers
+
+bench-sidecar:
+	$(GO) run ./bench sidecar --parts step,rings,zipf,nodes,decrypt
+	$(GO) test -run '^$$' -bench Sidecar -benchtime 1x -timeout 1h -v ./bench/peers
 
 soak:
 	$(GO) run ./bench soak --for $(FOR)
 	$(GO) run ./bench unique
 	$(GO) run ./bench memory
+	$(GO) run ./bench sidecar --parts outage
 
 profile:
 	$(GO) test -trimpath -run '^$$' -bench 'InMemory/.*/edekd|Many' -benchtime 5s -cpu 1 -cpuprofile $(CURDIR)/cmd/edekd/default.pgo -o /dev/null ./proxy

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/edekd/edekd/bench/kms"
 	"github.com/edekd/edekd/bench/report"
+	"github.com/edekd/edekd/bench/sidecar"
 )
 
 // TestPartsMeasure runs measurements with slices too short to say anything, all
@@ -163,5 +165,21 @@ func TestSoak(t *testing.T) {
 	k.For = time.Second
 	if err := withEdekd(kms.Options{Dir: t.TempDir()}, 0, k.soak); err == nil {
 		t.Error("memory that does not shrink passes for shrinking")
+	}
+}
+
+// TestSidecarMeasuresAllPartsByDefault, and refuses those that there are not
+// before it starts anything.
+func TestSidecarMeasuresAllPartsByDefault(t *testing.T) {
+	var names []string
+	for _, part := range sidecar.Parts {
+		names = append(names, part.Name)
+	}
+	field, _ := reflect.TypeFor[sidecarCommand]().FieldByName("Parts")
+	if got, want := field.Tag.Get("default"), strings.Join(names, ","); got != want {
+		t.Errorf("%q by default, there are %q", got, want)
+	}
+	if err := (&sidecarCommand{Parts: []string{"step", "rungs"}}).Run(); err == nil || !strings.Contains(err.Error(), "rungs") {
+		t.Errorf("%v", err)
 	}
 }

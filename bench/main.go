@@ -29,10 +29,11 @@ func (m *machine) take() error {
 }
 
 type cli struct {
-	Run    runCommand    `cmd:"" default:"withargs" help:"Measure everything and compare it with the last run."`
-	Unique uniqueCommand `cmd:"" help:"Take millions of EDEKs while keys are rolled and caches drained; none may come twice or late."`
-	Memory memoryCommand `cmd:"" help:"Use many keys as many users, and watch the memory."`
-	Soak   soakCommand   `cmd:"" help:"Load for minutes or hours, and watch memory, errors and goroutines."`
+	Run     runCommand     `cmd:"" default:"withargs" help:"Measure everything and compare it with the last run."`
+	Unique  uniqueCommand  `cmd:"" help:"Take millions of EDEKs while keys are rolled and caches drained; none may come twice or late."`
+	Memory  memoryCommand  `cmd:"" help:"Use many keys as many users, and watch the memory."`
+	Sidecar sidecarCommand `cmd:"" help:"Measure an edekd that stands before another KMS, a network away."`
+	Soak    soakCommand    `cmd:"" help:"Load for minutes or hours, and watch memory, errors and goroutines."`
 }
 
 func main() {
