@@ -153,7 +153,8 @@ func (o *Options) outage() (rows []report.Row, err error) {
 		group := fmt.Sprintf("sidecar: both nodes gone for %v", o.Outage)
 		rows = append(rows,
 			single(group, "failed generates", "calls", float64(loads[0].Failed(0, whole)), none(),
-				fmt.Sprintf("%.0f/s over %d keys, num_keys=1, round trip %v, warm-up %v, cover %v, budget 64 MiB", outageRate, outageKeys, o.RoundTrip, o.OutageWarm, cover)),
+				fmt.Sprintf("%d before, %d while they were gone, %d after; %.0f/s over %d keys, num_keys=1, round trip %v, warm-up %v, cover %v, budget 64 MiB",
+					loads[0].Failed(0, gone.Sub(begin)), loads[0].Failed(gone.Sub(begin), back.Sub(begin)), loads[0].Failed(back.Sub(begin), whole), outageRate, outageKeys, o.RoundTrip, o.OutageWarm, cover)),
 			single(group, "failed decrypts of what was decrypted before", "calls", float64(loads[1].Failed(0, whole)), none(),
 				fmt.Sprintf("%.0f/s, one EDEK of each key, decrypt %s", outageDecrypts, o.Decrypt)))
 		for _, r := range more {
