@@ -107,7 +107,7 @@ func seen(samples []sample, since time.Time, gauge string) (time.Duration, strin
 // outage takes all nodes away for long, and brings them back.
 func (o *Options) outage() (rows []report.Row, err error) {
 	whole := o.OutageWarm + o.Outage + o.Return
-	cover := max(o.Outage, time.Second)
+	cover := max(o.Outage, 10*time.Minute) // the default is ten minutes
 	site := kms.Properties{
 		"edekd.upstream.ring.cover.seconds", seconds(cover),
 		"edekd.upstream.grant.outage.seconds", seconds(o.Outage + time.Minute),

@@ -15,7 +15,7 @@ type Options struct {
 
 	RoundTrip time.Duration `default:"30ms" help:"Round trip between edekd and the KMS behind it."`
 	Length    time.Duration `default:"20s" help:"Length of a load."`
-	Warm      time.Duration `default:"60s" help:"Load before a measurement."`
+	Warm      time.Duration `default:"2m" help:"Load before a measurement; half of it in the part rings."`
 	Rate      float64       `default:"20000" help:"EDEKs a second of the load step, and of latencies."`
 	Slices    int           `default:"12" help:"Slices of CPU time, for each server."`
 	Slice     time.Duration `default:"1s" help:"Length of a slice."`
