@@ -37,8 +37,9 @@ func (f *FarKey) mayHave(c edek.Caller, known *facts, e edek.EDEK) bool {
 	}
 	granted, renew := f.granted(&c, known, grant.Decrypt)
 	if renew {
+		one := e // only what is kept is allocated
 		f.side.renew(c, func(ctx context.Context, c edek.Caller) {
-			dek, _ := f.openOnce(ctx, c, known, f.VersionName(e.Version()), e, nil)
+			dek, _ := f.openOnce(ctx, c, known, f.VersionName(one.Version()), one, nil)
 			clear(dek)
 		})
 	}
