@@ -21,7 +21,6 @@ type distant struct {
 	mu    sync.Mutex
 	asked map[string]int // requests by whose they were
 	fail  error          // what callers are answered, not edekd itself
-	n     byte
 }
 
 func (d *distant) String() string        { return "kms://distant" }
@@ -36,7 +35,6 @@ func (d *distant) answer(c edek.Caller) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked[c.User]++
-	d.n++
 	if c.User != "" {
 		return d.fail
 	}

@@ -138,10 +138,14 @@ func (s *Server) usableCurrent(r *request, name string) (*edek.ZoneKey, error) {
 		return s.c.Cache.Current(context.Background(), name)
 	}
 	zone, err := s.c.Cache.CurrentRuled(context.Background(), name)
-	if err == nil {
-		err = s.mayUseRuled(r, zone.ACLName)
+	if err != nil {
+		// Who may not use the key is told that, whatever else is wrong with it.
+		if _, refused := s.mayUse(r, name); refused != nil {
+			err = refused
+		}
+		return nil, err
 	}
-	return zone.ZoneKey, err
+	return zone.ZoneKey, s.mayUseRuled(r, zone.ACLName)
 }
 
 // mayCreate asks the key layer about a new key and gives the key the attribute

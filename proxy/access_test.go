@@ -299,3 +299,42 @@ func TestAuditedStatusOfKeyDenials(t *testing.T) {
 	f("/kms/v1/key/k1/_eek?eek_op=generate&num_keys=1&user.name=alice", "GENERATE_EEK", 500)
 	f("/kms/v1/key/k1/_metadata?user.name=alice", "READ", 403)
 }
+
+// unreadable is a store that describes keys and cannot read their material.
+type unreadable struct{ keys.Provider }
+
+func (unreadable) Version(_ context.Context, name string) (*edek.KeyVersion, error) {
+	return nil, &edek.Error{Kind: edek.Corrupt, Op: "version", Key: name, Text: "the seal is broken"}
+}
+
+// Who may not use a key is denied, and not told of the store, also when the key
+// could not be used by anybody.
+func TestDenialComesBeforeTheStore(t *testing.T) {
+	dir := t.TempDir()
+	provider, err := keys.Open(t.Context(), []string{"sqlite://file@" + filepath.Join(dir, "keys.db")}, keys.Options{IdentityFile: filepath.Join(dir, "identity.pgp")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := provider.Create(t.Context(), &edek.NewKey{Name: "k1", Cipher: "AES/CTR/NoPadding", BitLength: 128})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Zero()
+	cached, err := cache.New(unreadable{provider}, cache.Config{Enabled: true, Idle: time.Hour, CurrentAge: time.Hour, Suite: edek.AESCTR, Metrics: metrics.NewSet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cached.Close()
+		provider.Close()
+	})
+	access := authz.New(policy(t, openRules...), noGroups{})
+	k := newKMS(t, func(c *Config) { c.Cache, c.Authz = cached, access })
+	if a := k.call(t, "GET", generateOne, ""); a.StatusCode != 500 || strings.Contains(a.body, "AuthorizationException") {
+		t.Errorf("who may: %d %s", a.StatusCode, a.body)
+	}
+	access.Set(policy(t, "default.key.acl.GENERATE_EEK", "somebody"), noGroups{})
+	if a := k.call(t, "GET", generateOne, ""); a.StatusCode != 500 || !strings.Contains(a.body, "AuthorizationException") {
+		t.Errorf("who may not: %d %s", a.StatusCode, a.body)
+	}
+}
