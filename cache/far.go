@@ -16,6 +16,7 @@ import (
 	"github.com/edekd/edekd/cache/dek"
 	"github.com/edekd/edekd/cache/flight"
 	"github.com/edekd/edekd/cache/grant"
+	"github.com/edekd/edekd/cache/near"
 	"github.com/edekd/edekd/cache/ring"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/keys"
@@ -39,6 +40,10 @@ type FarConfig struct {
 
 	DEKBytes int64         // memory for DEKs that were opened, 0: none are remembered
 	DEKAge   time.Duration // how old they may become
+
+	// Copies has EDEKs opened by copies of key versions, which edekd fetches in its
+	// own name, instead of DEKs being remembered. The bounds are those of DEKs.
+	Copies bool
 
 	Ring     ring.Config     // Fetch, Fair and Metrics are set by New
 	Reserved map[string]bool // short names of callers who get the rings' reserve
@@ -72,7 +77,8 @@ type farSide struct {
 	flight singleflight.Group // refreshes, by key
 	rings  *ring.Rings
 	grants *grant.Table
-	deks   *dek.Cache // nil: none are remembered
+	deks   *dek.Cache   // nil: none are remembered
+	copies *near.Copies // nil: there are none
 
 	flights flight.Group  // decrypts under way
 	epochs  atomic.Uint64 // the highest epoch of any key
@@ -111,11 +117,11 @@ type facts struct {
 
 // newFarSide returns nil where all keys are near.
 func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
-	ones, near := keys.FarOnes(provider)
+	ones, others := keys.FarOnes(provider)
 	if len(ones) == 0 {
 		return nil
 	}
-	s := &farSide{c: c.Far, cache: k, start: time.Now(), ones: ones, near: near, seed: maphash.MakeSeed(),
+	s := &farSide{c: c.Far, cache: k, start: time.Now(), ones: ones, near: others, seed: maphash.MakeSeed(),
 		grants:      grant.New(grant.Config{TTL: c.Far.Grant, Stale: c.Far.Grant + c.Far.GrantOutage, Bytes: grantBytes}),
 		synchronous: c.Metrics.NewCounter(`edekd_upstream_forwarded_generates_total`),
 		changes:     c.Metrics.NewCounter(`edekd_upstream_changes_seen_total`),
@@ -131,7 +137,10 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 	rings.Fetch, rings.Metrics = s.fetch, c.Metrics
 	rings.Fair = func() bool { return s.state() == upstream.OK }
 	s.rings = ring.New(rings)
-	if c.Far.DEKBytes > 0 {
+	switch {
+	case c.Far.Copies:
+		s.copies = near.New(near.Config{Bytes: c.Far.DEKBytes, MaxAge: c.Far.DEKAge, Metrics: c.Metrics})
+	case c.Far.DEKBytes > 0:
 		s.deks = dek.New(dek.Config{Bytes: c.Far.DEKBytes, MaxAge: c.Far.DEKAge, Metrics: c.Metrics})
 	}
 	s.warmUp()
@@ -149,6 +158,9 @@ func (s *farSide) close() {
 	s.rings.Close()
 	if s.deks != nil {
 		s.deks.Close()
+	}
+	if s.copies != nil {
+		s.copies.Close()
 	}
 }
 
@@ -172,8 +184,11 @@ func (s *farSide) learn(name string, provider keys.Far) *FarKey {
 	shard := s.shard(name)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if f := shard.keys[name]; f != nil && f.provider == provider {
-		return f
+	if f := shard.keys[name]; f != nil {
+		if f.provider == provider {
+			return f
+		}
+		f.drop()
 	}
 	if len(shard.keys) >= farKeysMax/farShards {
 		for other, f := range shard.keys { // any one: which is the coldest is not worth a search
@@ -238,13 +253,15 @@ func (f *FarKey) current() *facts {
 	return known
 }
 
-// drop forgets the facts of a key and the EDEKs that were made ahead.
+// drop forgets the facts of a key, the EDEKs that were made ahead, and the copies
+// of its versions: nobody looks any more whether it becomes another key.
 func (f *FarKey) drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.epoch = f.side.epochs.Add(1)
 	f.facts.Store(nil)
 	f.side.rings.Drop(f.name)
+	f.side.dropCopies(f.name)
 }
 
 func (f *FarKey) epochNow() uint64 {
@@ -280,6 +297,7 @@ func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch 
 		if f.side.deks != nil {
 			f.side.deks.Drop(f.name)
 		}
+		f.side.dropCopies(f.name)
 	}
 	if before == nil || changed {
 		f.side.rings.DropBelow(f.name, m.Versions-1)

@@ -3,10 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
-	"time"
 
-	"github.com/edekd/edekd/cache/dek"
-	"github.com/edekd/edekd/cache/grant"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
 )
@@ -19,12 +16,12 @@ func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, 
 	if !f.provider.Batches() {
 		return nil
 	}
-	s, known := f.side, f.facts.Load()
+	known := f.facts.Load()
 	missing, places := all, []int(nil)
-	if len(all) > 0 && f.mayHave(c, known, all[0]) {
+	if len(all) > 0 && f.mayRecall(&c, known, &all[0]) {
 		missing = nil
 		for i := range all {
-			if opened, hit := s.deks.AppendDEK(nil, f.name, &all[i]); hit {
+			if opened, hit := f.recall(&c, known, &all[i], nil); hit {
 				deks[i] = opened
 				continue
 			}
@@ -36,11 +33,7 @@ func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, 
 	}
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
-	sent := time.Now()
-	var mark dek.Mark
-	if s.deks != nil {
-		mark = s.deks.Mark(f.name)
-	}
+	asked := f.moment()
 	opened, err := f.provider.DecryptBatch(ctx, c, f.name, missing)
 	if foreign, ok := errors.AsType[*edek.Foreign](err); errors.Is(err, upstream.ErrNotSent) || ok && !denied(foreign) {
 		return nil // one by one, it shows which of them is wrong
@@ -48,13 +41,8 @@ func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, 
 	if err != nil {
 		return f.judge(&c, err)
 	}
-	if s.deks != nil {
-		f.earn(&c, known, grant.Decrypt, sent)
-	}
 	for i := range opened {
-		if s.deks != nil {
-			s.deks.Put(f.name, &missing[i], opened[i], mark)
-		}
+		f.opened(&c, known, &missing[i], opened[i], asked)
 		if places != nil {
 			deks[places[i]] = opened[i]
 		} else {

@@ -45,12 +45,13 @@ type renewals struct {
 	ended  sync.WaitGroup
 }
 
-// begin runs one, unless there are too many or the end has come.
-func (r *renewals) begin(one func()) {
+// begin runs one, and reports whether it does: not where there are too many or the
+// end has come.
+func (r *renewals) begin(one func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.under == renewalsMax {
-		return
+		return false
 	}
 	r.under++
 	r.ended.Go(func() {
@@ -59,6 +60,7 @@ func (r *renewals) begin(one func()) {
 		defer r.mu.Unlock()
 		r.under--
 	})
+	return true
 }
 
 // close waits for those under way.

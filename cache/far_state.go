@@ -84,6 +84,9 @@ func (s *farSide) holds() (any bool) {
 	if s.deks != nil && s.deks.Bytes() > 0 {
 		return true
 	}
+	if s.copies != nil && s.copies.Any() {
+		return true
+	}
 	s.rings.Each(func(r ring.Stat) { any = any || r.Depth > 0 })
 	return any
 }

@@ -9,9 +9,9 @@ import (
 
 // Far is a Provider of keys whose material stays behind another KMS (far keys).
 // Its own methods speak for edekd itself, which may list and describe keys. All
-// others are refused: what edekd fetched in its own name must answer nobody
-// else, and what it may change there is no caller's right. All methods are safe
-// for concurrent use and come back by ctx's deadline.
+// others but Copy are refused: what edekd fetched in its own name must answer
+// nobody else, and what it may change there is no caller's right. All methods are
+// safe for concurrent use and come back by ctx's deadline.
 //
 // An exception of the other KMS is an *edek.Foreign. A KMS that cannot be reached
 // is edek.Unavailable and never edek.NotFound, a change of which nobody knows
@@ -26,6 +26,10 @@ type Far interface {
 	// remembers of a key. A node that cannot be told now is told before it is
 	// used again.
 	InvalidateEverywhere(ctx context.Context, name string) error
+	// Copy fetches the version of a key with its material in edekd's own name, for
+	// decrypting nearby. It is refused unless the provider was opened for that. The
+	// caller zeroes it.
+	Copy(ctx context.Context, versionName string) (*edek.KeyVersion, error)
 	// State tells how well the other KMS can be used.
 	State() upstream.State
 }

@@ -13,6 +13,7 @@ import (
 type KMS struct {
 	*kms.Client // Wrapper and InvalidateEverywhere are its own
 	uri         string
+	copies      bool // Copy is allowed
 }
 
 var (
@@ -21,9 +22,9 @@ var (
 )
 
 // OpenKMS makes a provider of a URI kms://SCHEME@HOST;HOST:PORT/PATH. c says how
-// the nodes are reached, but not which they are. Nothing is sent yet: a KMS that
-// is away keeps nobody from starting.
-func OpenKMS(uri string, c kms.Config) (*KMS, error) {
+// the nodes are reached, but not which they are; copies allows Far.Copy. Nothing is
+// sent yet: a KMS that is away keeps nobody from starting.
+func OpenKMS(uri string, c kms.Config, copies bool) (*KMS, error) {
 	address, err := kms.ParseURI(uri)
 	if err != nil {
 		return nil, err
@@ -33,7 +34,7 @@ func OpenKMS(uri string, c kms.Config) (*KMS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &KMS{client, uri}, nil
+	return &KMS{client, uri, copies}, nil
 }
 
 // As implements Far.
@@ -91,6 +92,19 @@ func (k *KMS) Version(_ context.Context, versionName string) (*edek.KeyVersion, 
 // Versions is refused, see Far.
 func (k *KMS) Versions(_ context.Context, name string) ([]*edek.KeyVersion, error) {
 	return nil, withheld("versions", name, staysThere)
+}
+
+// Copy implements Far.
+func (k *KMS) Copy(ctx context.Context, versionName string) (*edek.KeyVersion, error) {
+	if !k.copies {
+		return nil, withheld("copy", versionName, staysThere)
+	}
+	v, err := k.Client.Version(ctx, edek.Caller{}, versionName)
+	if _, refused := errors.AsType[*edek.Foreign](err); refused {
+		return nil, &edek.Error{Kind: edek.Unavailable, Op: "copy", Key: versionName,
+			Text: "the KMS behind edekd must let it read key material (GET, and READ of the key)", Err: errors.New(err.Error())}
+	}
+	return v, err
 }
 
 // Create is refused, see Far.

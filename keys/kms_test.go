@@ -11,7 +11,7 @@ import (
 // What a caller has no right to, edekd does not do for itself either. Nothing
 // listens at the address: a request would be another error.
 func TestInItsOwnNameAKMSShowsAndChangesNothing(t *testing.T) {
-	k, err := OpenKMS("kms://http@127.0.0.1:1/kms", kms.Config{Service: "edekd"})
+	k, err := OpenKMS("kms://http@127.0.0.1:1/kms", kms.Config{Service: "edekd"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

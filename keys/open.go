@@ -21,6 +21,8 @@ type Options struct {
 	// KMS says how the nodes of kms:// are reached; its Address is not used. A
 	// nil *tls.Config trusts the authorities of the system.
 	KMS kms.Config
+	// Copies lets edekd itself read key material behind kms://; see Far.Copy.
+	Copies bool
 }
 
 // Open opens the providers of hadoop.kms.key.provider.uri, in their order. Of
@@ -56,7 +58,7 @@ func open(ctx context.Context, u string, o Options) (Provider, error) {
 	case "jceks":
 		return OpenJCEKS(ctx, u, o.JCEKS)
 	case "kms":
-		return OpenKMS(u, o.KMS)
+		return OpenKMS(u, o.KMS, o.Copies)
 	}
 	return nil, fmt.Errorf("scheme %q is not supported: use sqlite://file@/PATH, jceks://file@/PATH or kms://https@HOST:9600/kms", scheme)
 }

@@ -152,7 +152,7 @@ func newSidecar(t testing.TB, near bool, adjust ...func(*cache.FarConfig)) *side
 	s := &sidecar{rules: authz.New(policy(t, openRules...), noGroups{})}
 	s.back = newKMS(t, func(c *Config) { c.Authn, c.Authz = newProxied(t), s.rules })
 	address := s.back.serveTCP(t)
-	far, err := keys.OpenKMS("kms://http@"+address+"/kms", upstreamkms.Config{Service: "edekd"})
+	far, err := keys.OpenKMS("kms://http@"+address+"/kms", upstreamkms.Config{Service: "edekd"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

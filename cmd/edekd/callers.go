@@ -102,7 +102,7 @@ func probeCallers(c *config.Config, log *slog.Logger) (errs []error) {
 			errs = append(errs, err)
 		}
 	}
-	_, err := (&rules{log: log}).read(c.ACLs)
+	_, err := (&rules{config: c, log: log}).read(c.ACLs)
 	check(err)
 	g, err := newGroups(c, log)
 	check(err)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ import (
 // users belong.
 type rules struct {
 	*authz.Authorizer
-	dir    string
+	config *config.Config
 	log    *slog.Logger
 	groups atomic.Pointer[groups.Cache]
 
@@ -29,7 +30,7 @@ type rules struct {
 }
 
 func newRules(c *config.Config, log *slog.Logger) (*rules, error) {
-	r := &rules{dir: c.Dir, log: log, acls: c.ACLs}
+	r := &rules{config: c, log: log, acls: c.ACLs}
 	var err error
 	if r.policy, err = r.read(c.ACLs); err != nil {
 		return nil, err
@@ -98,7 +99,21 @@ func (r *rules) read(acls *conf.Configuration) (*authz.Policy, error) {
 	for _, w := range warnings {
 		logProblem(r.log, config.Problem(w))
 	}
-	return policy, nil
+	return policy, r.closed(policy)
+}
+
+// closed refuses rules that let everybody decrypt where edekd does so itself, by
+// copies of keys: no other KMS would keep anybody out.
+func (r *rules) closed(policy *authz.Policy) error {
+	if !r.config.Upstream.LocalDecrypts {
+		return nil
+	}
+	open := policy.Everyone(authz.DecryptEEK, authz.KeyDecryptEEK, r.config.Keys.Authorization)
+	if len(open) == 0 {
+		return nil
+	}
+	return r.config.Problem("edekd.upstream.decrypt", "local, while kms-acls.xml lets everybody decrypt by "+strings.Join(open, ", "),
+		"name there who may, or set this to cache")
 }
 
 func (r *rules) files() []string {
@@ -118,11 +133,11 @@ func (r *rules) refreshGroups() error {
 }
 
 // lasting is the file without which everybody might call every operation.
-func (r *rules) lasting() []string { return []string{filepath.Join(r.dir, "kms-acls.xml")} }
+func (r *rules) lasting() []string { return []string{filepath.Join(r.config.Dir, "kms-acls.xml")} }
 
 // reload puts what kms-acls.xml says now in force.
 func (r *rules) reload() error {
-	acls, err := config.LoadACLs(r.dir, os.LookupEnv)
+	acls, err := config.LoadACLs(r.config.Dir, os.LookupEnv)
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,7 @@ func openProvider(ctx context.Context, c *config.Config, log *slog.Logger) (keys
 	p, err := keys.Open(ctx, c.Keys.Providers, keys.Options{
 		JCEKS:        keys.JCEKSOptions{PasswordFile: c.Keys.KeystorePasswordFile, ConfigDir: c.Dir},
 		IdentityFile: c.Keys.IdentityFile, PassphraseFile: c.Keys.PassphraseFile,
-		KMS: behind,
+		KMS: behind, Copies: c.Upstream.LocalDecrypts,
 	})
 	if err == nil {
 		return p, nil

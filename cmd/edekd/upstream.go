@@ -42,14 +42,14 @@ func farConfig(c *config.Config, log *slog.Logger, auditLog *audit.Log) cache.Fa
 	if cover == 0 {
 		cover = -1 // to the rings, 0 is the default
 	}
-	deks := int64(0)
-	if u.CacheDecrypts {
-		deks = u.DecryptBytes
+	remembered := int64(0)
+	if u.CacheDecrypts || u.LocalDecrypts {
+		remembered = u.DecryptBytes
 	}
 	return cache.FarConfig{Poll: u.Poll, Timeout: u.Total, Log: log,
 		Grant: u.Grant, GrantOutage: u.GrantOutage, LocalAuthorization: u.LocalAuthorization,
 		HotFile:  filepath.Join(c.StateDir, "hot-keys"),
-		DEKBytes: deks, DEKAge: u.DecryptAge,
+		DEKBytes: remembered, DEKAge: u.DecryptAge, Copies: u.LocalDecrypts,
 		Ring: ring.Config{Size: q.Size, LowWatermark: q.LowWatermark, Expiry: q.Expiry,
 			Cover: cover, Budget: u.RingBytes, Reserve: u.RingReserve},
 		Reserved:     u.Reserved,

@@ -14,7 +14,7 @@ import (
 func TestNodesAreShown(t *testing.T) {
 	var all []keys.Provider
 	for _, uri := range []string{"kms://http@127.0.0.1;127.0.0.2:1/kms", "kms://http@127.0.0.1:1/other"} {
-		k, err := keys.OpenKMS(uri, kms.Config{Service: "edekd"})
+		k, err := keys.OpenKMS(uri, kms.Config{Service: "edekd"}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -170,6 +170,7 @@ type Upstream struct {
 	GrantOutage        time.Duration // grant.outage.seconds
 
 	CacheDecrypts bool          // decrypt is cache
+	LocalDecrypts bool          // decrypt is local
 	DecryptBytes  int64         // decrypt.cache-bytes
 	DecryptAge    time.Duration // decrypt.max-age.seconds
 

@@ -86,9 +86,10 @@ func (l *loader) upstreamRights(prefix string) {
 	case "cache":
 		u.CacheDecrypts = true
 	case "local":
-		s.refuse(prefix+"decrypt", "edekd does not yet fetch key material to decrypt by itself", "cache, which answers again what was answered before, or forward")
+		u.LocalDecrypts = true
+		s.warn(prefix+"decrypt", "edekd reads key material of the KMS in its own name and keeps copies in memory: who has its login or its memory has those keys", "cache, unless new files must be written while the KMS is away")
 	default:
-		s.refuse(prefix+"decrypt", fmt.Sprintf("%q is no way to decrypt", mode), "forward or cache")
+		s.refuse(prefix+"decrypt", fmt.Sprintf("%q is no way to decrypt", mode), "forward, cache or local")
 	}
 	u.DecryptBytes = int64(s.number(prefix+"decrypt.cache-bytes", 1<<20, 64<<30))
 	u.DecryptAge = l.seconds(prefix+"decrypt.max-age.seconds", time.Second, day)

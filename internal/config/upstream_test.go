@@ -27,6 +27,10 @@ edekd.upstream.ring.reserve.users=hdfs, ozone`)
 	if !u.Kerberos || u.User != "gateway" || !u.CacheDecrypts || u.RingReserve != 0.2 || !u.Reserved["hdfs"] || !u.Reserved["ozone"] || len(u.Reserved) != 2 {
 		t.Errorf("%+v", u)
 	}
+	s.write(t, "kms-site.xml", sidecarSite+"\nedekd.upstream.decrypt=local")
+	if c := s.mustLoad(t); !c.Upstream.LocalDecrypts || c.Upstream.CacheDecrypts || len(c.Warnings) != 1 {
+		t.Errorf("%+v %v", c.Upstream, c.Warnings)
+	}
 	// Without such a provider nothing of it counts, and that is said.
 	s.write(t, "kms-site.xml", "edekd.upstream.user=gateway")
 	if c := s.mustLoad(t); c.Upstream.User != "" || len(c.Warnings) != 1 {
@@ -41,8 +45,7 @@ func TestRefusedUpstream(t *testing.T) {
 		s.write(t, "kms-site.xml", sidecarSite+"\n"+property+"="+value)
 		s.refused(t, "kms-site.xml:3", property, what, remedy)
 	}
-	f("edekd.upstream.decrypt", "local", "does not yet fetch key material", "cache")
-	f("edekd.upstream.decrypt", "Forward", "no way to decrypt", "forward or cache")
+	f("edekd.upstream.decrypt", "Forward", "no way to decrypt", "forward, cache or local")
 	f("edekd.upstream.authorization", "none", "decides nothing", "upstream, or local")
 	f("edekd.upstream.authentication", "digest", "cannot prove itself", "kerberos or simple")
 	f("edekd.upstream.total.ms", "4999", "less than edekd.upstream.attempt.ms", "twice")
