@@ -36,7 +36,9 @@ type behind struct {
 	state *upstream.State
 	hold  chan struct{} // while it is open, edekd's own generates wait
 
-	single, batches int // requests of Decrypt and DecryptBatch
+	single, batches int  // requests of Decrypt and DecryptBatch
+	copied          int  // requests of Copy that were answered
+	lie             bool // with other material than the key's
 }
 
 func (b *behind) with(f func()) {
@@ -70,6 +72,17 @@ func (b *behind) Decrypt(ctx context.Context, c edek.Caller, name, version strin
 	return b.Far.Decrypt(ctx, c, name, version, iv, wrapped)
 }
 
+func (b *behind) Copy(ctx context.Context, versionName string) (*edek.KeyVersion, error) {
+	v, err := b.Far.Copy(ctx, versionName)
+	b.with(func() {
+		b.copied++
+		if b.lie {
+			v.Material[0]++
+		}
+	})
+	return v, err
+}
+
 func (b *behind) As(c edek.Caller) keys.Remote { return rolling{b.Far.As(c), b} }
 
 func (b *behind) State() upstream.State {
@@ -79,6 +92,12 @@ func (b *behind) State() upstream.State {
 		return *b.state
 	}
 	return b.Far.State()
+}
+
+// copies counts the answers to Copy.
+func (s *sidecar) copies() (n int) {
+	s.far.with(func() { n = s.far.copied })
+	return n
 }
 
 // madeFor counts the generates that were forwarded for a user, "" for edekd.
@@ -152,15 +171,15 @@ func newSidecar(t testing.TB, near bool, adjust ...func(*cache.FarConfig)) *side
 	s := &sidecar{rules: authz.New(policy(t, openRules...), noGroups{})}
 	s.back = newKMS(t, func(c *Config) { c.Authn, c.Authz = newProxied(t), s.rules })
 	address := s.back.serveTCP(t)
-	far, err := keys.OpenKMS("kms://http@"+address+"/kms", upstreamkms.Config{Service: "edekd"}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.far = &behind{Far: far}
 	c := farTestConfig()
 	for _, f := range adjust {
 		f(&c)
 	}
+	far, err := keys.OpenKMS("kms://http@"+address+"/kms", upstreamkms.Config{Service: "edekd"}, c.Copies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.far = &behind{Far: far}
 	var provider keys.Provider = s.far
 	if near {
 		dir := t.TempDir()
@@ -170,7 +189,9 @@ func newSidecar(t testing.TB, near bool, adjust ...func(*cache.FarConfig)) *side
 		}
 		provider = keys.Chain(own, s.far)
 	}
-	c.Log = slog.New(slog.DiscardHandler)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	c.StateChanged = func(is, was upstream.State) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -200,6 +221,27 @@ func (k *kms) as(t testing.TB, user, method, target, body string) answered {
 }
 
 const generateOne = "/key/k1/_eek?eek_op=generate&num_keys=1"
+
+// generateAs asks for one EDEK of k1 as a user.
+func (k *kms) generateAs(t testing.TB, user string) eek {
+	t.Helper()
+	a := k.as(t, user, "GET", generateOne, "")
+	var list []eek
+	if err := json.Unmarshal([]byte(a.body), &list); a.StatusCode != 200 || err != nil {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	return list[0]
+}
+
+// decryptAnswer is the body of the answer to a decrypt.
+func (k *kms) decryptAnswer(t testing.TB, e eek) string {
+	t.Helper()
+	a := k.call(t, "POST", "/keyversion/"+e.VersionName+"/_eek?eek_op=decrypt", e.decryptBody("k1"))
+	if a.StatusCode != 200 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	return a.body
+}
 
 // eventually polls for what has to come.
 func eventually(t testing.TB, what string, is func() bool) {

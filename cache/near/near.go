@@ -232,7 +232,7 @@ func (k *Copies) sweep() {
 			if h.zone != nil && now-h.born >= k.maxAge {
 				h.zone = nil
 			}
-			if h.zone == nil && now-h.asked >= Pause {
+			if h.zone == nil && now-h.asked >= 4*Pause { // no answer comes any more
 				s.remove(i)
 			}
 		}

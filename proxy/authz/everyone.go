@@ -10,7 +10,6 @@ import (
 // keys are asked; where they are not, it is the operation's own property. It is
 // empty where somebody has to be named for each key.
 func (p *Policy) Everyone(t Type, right Right, keyLayer bool) (open []string) {
-	open = []string{}
 	acl, black := p.acls[t], p.blacklists[t]
 	if acl != nil && !acl.list.everyone || black != nil && black.list.everyone {
 		return nil

@@ -1,0 +1,176 @@
+package near
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/edekd/edekd/edek"
+)
+
+func newCopies(t *testing.T, bytes int64) *Copies {
+	t.Helper()
+	k := New(Config{Bytes: bytes, MaxAge: time.Hour, Metrics: metrics.NewSet()})
+	t.Cleanup(k.Close)
+	return k
+}
+
+func zone(name string, version int) *edek.ZoneKey {
+	return edek.NewZoneKey(&edek.KeyVersion{Name: name, VersionName: edek.VersionName(name, version), Material: bytes.Repeat([]byte{7}, 16)}, edek.AESCTR)
+}
+
+// fetch fulfils a wish for a version, if it is one.
+func fetch(k *Copies, name string, version int) bool {
+	w, wanted := k.Want(name, version)
+	return wanted && k.Put(w, zone(name, version))
+}
+
+func has(k *Copies, name string, version int) bool {
+	z, _ := k.Get(name, version)
+	return z != nil
+}
+
+// A copy is as old as the request that fetched it, whatever its use, and another
+// is wanted from the middle of its life on.
+func TestAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCopies(t, 1<<20)
+		w, wanted := k.Want("k", 0)
+		if !wanted || has(k, "k", 0) {
+			t.Fatal("no wish, or a copy of nothing")
+		}
+		time.Sleep(time.Minute) // as long as the answer takes
+		if !k.Put(w, zone("k", 0)) {
+			t.Fatal("not kept")
+		}
+		for range 28 {
+			if _, ends := k.Get("k", 0); ends || fetch(k, "k", 0) {
+				t.Fatal("another one is wanted in the first half")
+			}
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(2 * time.Minute)
+		if z, ends := k.Get("k", 0); z == nil || !ends {
+			t.Errorf("%v %v in the second half", z, ends)
+		}
+		if _, wanted := k.Want("k", 0); !wanted {
+			t.Error("no other is wanted")
+		}
+		if _, ends := k.Get("k", 0); ends {
+			t.Error("wanted twice at once")
+		}
+		time.Sleep(29*time.Minute - time.Nanosecond)
+		if !has(k, "k", 0) {
+			t.Error("gone too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if has(k, "k", 0) {
+			t.Error("too old")
+		}
+		time.Sleep(time.Hour/16 + time.Second)
+		if k.Any() || k.Bytes() != 0 {
+			t.Errorf("%d bytes of what is too old", k.Bytes())
+		}
+	})
+}
+
+// A version of which no copy could be had is left alone for a while.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCopies(t, 1<<20)
+		k.Want("k", 0)
+		time.Sleep(Pause - time.Nanosecond)
+		if _, again := k.Want("k", 0); again {
+			t.Error("within the pause")
+		}
+		if _, other := k.Want("k", 1); !other {
+			t.Error("another version has nothing to do with it")
+		}
+		time.Sleep(time.Nanosecond)
+		if !fetch(k, "k", 0) {
+			t.Error("not after the pause")
+		}
+	})
+}
+
+// What was wished for before a drop is not kept after it, and no other key is
+// dropped.
+func TestDrop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCopies(t, 1<<20)
+		fetch(k, "k", 0)
+		fetch(k, "k", 1)
+		fetch(k, "other", 0)
+		w, _ := k.Want("k", 2)
+		k.Drop("k")
+		if has(k, "k", 0) || has(k, "k", 1) || !has(k, "other", 0) {
+			t.Error("the wrong ones are gone")
+		}
+		if k.Put(w, zone("k", 2)) || has(k, "k", 2) {
+			t.Error("kept after the drop")
+		}
+		if !fetch(k, "k", 2) {
+			t.Error("a new wish is not granted")
+		}
+		k.Close()
+		if w, wanted := k.Want("other", 0); wanted && k.Put(w, zone("other", 0)) || k.Bytes() != 0 {
+			t.Error("kept after the end")
+		}
+	})
+}
+
+// Memory is bounded, whatever the names, and what is used stays.
+func TestBound(t *testing.T) {
+	const most = 64 * 16 * (copyBytes + 8)
+	k := newCopies(t, most)
+	for i := range 20_000 {
+		has(k, "used", 0)
+		if i%100 == 0 {
+			fetch(k, "used", 0)
+		}
+		fetch(k, fmt.Sprintf("key%05d", i), i)
+		if b := k.Bytes(); b > most {
+			t.Fatalf("%d bytes, may be %d", b, most)
+		}
+	}
+	if !has(k, "used", 0) {
+		t.Error("what is used most had to go")
+	}
+	if w, wanted := k.Want(string(make([]byte, most)), 0); wanted {
+		t.Errorf("a name as long as all room: %v", w)
+	}
+}
+
+// Everything at once: what is got is what was put, and nothing after the last drop.
+func TestAtOnce(t *testing.T) {
+	k := New(Config{Bytes: 64 * 8 * copyBytes, MaxAge: time.Hour, Metrics: metrics.NewSet()})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for i := range 3000 {
+				name := fmt.Sprint("k", i%20)
+				fetch(k, name, i%3)
+				if z, _ := k.Get(name, i%3); z != nil && z.VersionName() != edek.VersionName(name, i%3) {
+					t.Errorf("%s for %s@%d", z.VersionName(), name, i%3)
+				}
+				if i%7 == 0 {
+					k.Drop(name)
+				}
+				k.Any()
+			}
+		})
+	}
+	all.Wait()
+	for i := range 20 {
+		k.Drop(fmt.Sprint("k", i))
+	}
+	if k.Any() || k.Bytes() != 0 {
+		t.Errorf("%d bytes after all drops", k.Bytes())
+	}
+	k.Close()
+}
