@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,4 +35,23 @@ func TestNodesAreShown(t *testing.T) {
 			t.Errorf("%s: %d times in\n%s", line, n, text.String())
 		}
 	}
+}
+
+// Who keeps copies of keys does not let everybody decrypt, neither from the start
+// on nor later. Nothing listens where the KMS would be.
+func TestCopiesNeedClosedRules(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "hadoop.kms.key.provider.uri", "kms://http@127.0.0.1:1/kms", "edekd.upstream.decrypt", "local")
+	rules := func(who string) {
+		rename(t, filepath.Join(s.dir, "kms-acls.xml"), "<configuration>\n"+propertiesXML(t, "hadoop.kms.acl.DECRYPT_EEK", who)+"</configuration>")
+	}
+	rules("*")
+	if said := s.refused(t); !strings.Contains(said, "edekd.upstream.decrypt: local, while") || !strings.Contains(said, "by hadoop.kms.acl.DECRYPT_EEK. Try: name") {
+		t.Errorf("%s", said)
+	}
+	rules("hive")
+	p := s.start(t)
+	rules("*")
+	p.eventuallySays("by hadoop.kms.acl.DECRYPT_EEK")
+	p.stop()
 }

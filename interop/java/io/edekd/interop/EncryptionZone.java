@@ -56,11 +56,16 @@ public final class EncryptionZone {
 
   public static void main(String[] args) throws Exception {
     EncryptionZone e = new EncryptionZone(args[0], args[1]);
+    String mode = args.length > 2 ? args[2] : "";
     e.makeZone();
     e.useZone();
-    e.move();
-    e.restart();
-    e.reencrypt(args.length > 2);
+    if (mode.equals("outage")) {
+      e.outage();
+    } else {
+      e.move();
+      e.restart();
+      e.reencrypt(mode.equals("elsewhere"));
+    }
     e.cluster.shutdown();
     System.exit(0);
   }
@@ -146,6 +151,23 @@ public final class EncryptionZone {
       write(file, 70_000);
       Checks.same(files.get(file), read(fs, file, 70_000));
     });
+  }
+
+  /** The KMS stays, but loses the one that it has its keys from. */
+  private void outage() throws IOException {
+    checks.step("lose the KMS behind");
+    checks.passes("new-files-without-the-kms-behind", () -> {
+      for (int i = 0; i < 20; i++) {
+        write(new Path(zone, "outage" + i), 1000 + i);
+      }
+    });
+    checks.passes("all-files-open-without-the-kms-behind", () -> {
+      try (FileSystem fresh = FileSystem.newInstance(conf)) {
+        readAll(fresh);
+      }
+    });
+    checks.step("find the KMS behind again");
+    checks.passes("all-files-open-with-the-kms-behind", () -> readAll(fs));
   }
 
   private void reencrypt(boolean rolledElsewhere) throws IOException {
