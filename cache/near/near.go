@@ -72,6 +72,7 @@ type held struct {
 	born  time.Duration // when the request was sent that fetched it, on the clock of Copies
 	asked time.Duration // when it was last wanted
 	used  atomic.Int64  // when it was last asked for
+	told  atomic.Int64  // when somebody was last told that it ends
 }
 
 // Wish is a copy that is to be fetched; see Copies.Want.
@@ -130,7 +131,7 @@ func (k *Copies) shard(name string) *shard {
 
 // Get returns the copy of a version of a key, nil for none, which may be used for
 // as long as one request takes. ends says that it is in the second half of its life
-// and that another is wanted.
+// and another is wanted; somebody is told so every Pause.
 func (k *Copies) Get(name string, version int) (z *edek.ZoneKey, ends bool) {
 	s, now := k.shard(name), k.now()
 	s.RLock()
@@ -142,7 +143,11 @@ func (k *Copies) Get(name string, version int) (z *edek.ZoneKey, ends bool) {
 	}
 	h.used.Store(int64(now))
 	k.hit.Inc()
-	return h.zone, now-h.born >= k.maxAge/2 && now-h.asked >= Pause
+	if now-h.born < k.maxAge/2 {
+		return h.zone, false
+	}
+	told := h.told.Load()
+	return h.zone, now-time.Duration(told) >= Pause && h.told.CompareAndSwap(told, int64(now))
 }
 
 // Want reports whether a copy is to be fetched: there is none, or it is in the

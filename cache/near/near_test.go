@@ -58,13 +58,20 @@ func TestAge(t *testing.T) {
 		if z, ends := k.Get("k", 0); z == nil || !ends {
 			t.Errorf("%v %v in the second half", z, ends)
 		}
+		if _, ends := k.Get("k", 0); ends {
+			t.Error("two are told at once")
+		}
 		if _, wanted := k.Want("k", 0); !wanted {
 			t.Error("no other is wanted")
 		}
-		if _, ends := k.Get("k", 0); ends {
+		if _, wanted := k.Want("k", 0); wanted {
 			t.Error("wanted twice at once")
 		}
-		time.Sleep(29*time.Minute - time.Nanosecond)
+		time.Sleep(Pause)
+		if _, ends := k.Get("k", 0); !ends {
+			t.Error("nobody is told again")
+		}
+		time.Sleep(29*time.Minute - Pause - time.Nanosecond)
 		if !has(k, "k", 0) {
 			t.Error("gone too early")
 		}
