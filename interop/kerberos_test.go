@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"net"
 	"os/exec"
 	"slices"
 	"testing"
@@ -132,23 +131,29 @@ var kerberizedZoneChecks = []string{
 	"the-superuser-makes-a-zone", "a-user-writes-and-reads", "the-superuser-sees-ciphertext",
 	"bob-may-not-read", "hdfs-may-not-read",
 	"expired-cookies-are-not-noticed", "a-task-reads-and-writes-with-tokens",
+	"roll", "old-files-open-after-the-roll",
+	"reencrypt-zone-completes", "new-files-carry-the-new-version",
+	"read-files-after-reencryption", "bob-may-not-read-what-was-reencrypted",
 }
 
 // cookieOf2s makes cookies expire while the programs run.
 var cookieOf2s = []string{"hadoop.kms.authentication.token.validity", "2"}
 
-func runKerberizedZone(t *testing.T, realm kerberizedRealm, addr string) {
+// runKerberizedZone runs KerberizedZone.java with a zone key of that name. The
+// program rolls it itself unless roll, when given, does it elsewhere.
+func runKerberizedZone(t *testing.T, realm kerberizedRealm, addr, key string, roll func()) {
 	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
+	args := []string{"kms://http@" + localhost(t, addr) + "/kms", t.TempDir(), testRealm, realm.users, key}
+	checks, steps := slices.Clone(kerberizedZoneChecks), map[string]func(){}
+	if roll != nil {
+		steps["roll the key elsewhere"] = roll
+		args = append(args, "elsewhere")
+		checks[slices.Index(checks, "roll")] = "rolled-elsewhere"
 	}
-	program := realm.client(t, "3.4.3", "KerberizedZone",
-		"kms://http@localhost:"+port+"/kms", t.TempDir(), testRealm, realm.users)
-	RunChecks(t, program, nil, kerberizedZoneChecks...)
+	RunChecks(t, realm.client(t, "3.4.3", "KerberizedZone", args...), steps, checks...)
 }
 
 func TestKerberizedZoneOfMiniCluster(t *testing.T) {
 	realm := startRealm(t)
-	runKerberizedZone(t, realm, StartKerberizedEdekd(t, realm, cookieOf2s...).Addr)
+	runKerberizedZone(t, realm, StartKerberizedEdekd(t, realm, cookieOf2s...).Addr, "zonekey", nil)
 }

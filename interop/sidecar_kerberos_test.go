@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/internal/zkserver"
 	"github.com/edekd/edekd/upstream/kms"
 )
@@ -51,7 +52,7 @@ func TestKerberizedSidecar(t *testing.T) {
 	hive := &kms.Kerberos{Principal: "hive/localhost@" + testRealm, Keytab: realm.users}
 	t.Run("life cycle", func(t *testing.T) { runUpstream(t, upstreamClient(t, hive, edekd.Addr), upstreamNames) })
 	t.Run("tokens", func(t *testing.T) { realm.useTokens(t, localhost(t, edekd.Addr), localhost(t, java.Addr)) })
-	t.Run("zone", func(t *testing.T) { runKerberizedZone(t, realm, edekd.Addr) })
+	t.Run("zone", func(t *testing.T) { runKerberizedZone(t, realm, edekd.Addr, "zonekey", nil) })
 
 	// What a Java KMS asks another is asked by whoever its process is logged in as.
 	realm.Add("front")
@@ -66,7 +67,7 @@ func TestKerberizedSidecar(t *testing.T) {
 		})
 		fronts = append(fronts, localhost(t, front.Addr))
 	}
-	before := realm.startEdekd(t, nil, realm.sidecar(keytab, fronts...)...)
+	before := realm.startEdekd(t, nil, slices.Concat(realm.sidecar(keytab, fronts...), cookieOf2s)...)
 	t.Run("clients before two fronts", func(t *testing.T) {
 		kerberized(t, realm, "3.4.3", before.Addr, sharedKeyChecks, "existing")
 	})
@@ -74,6 +75,25 @@ func TestKerberizedSidecar(t *testing.T) {
 		// Java's client makes a plus of a blank in a path, which the KMS behind takes for one.
 		names := slices.DeleteFunc(slices.Clone(upstreamNames), func(name string) bool { return strings.Contains(name, " ") })
 		runUpstream(t, upstreamClient(t, hive, before.Addr), names)
+	})
+	t.Run("zone before two fronts", func(t *testing.T) {
+		const key = "zone2"
+		c := upstreamClient(t, hive, before.Addr)
+		runKerberizedZone(t, realm, before.Addr, key, func() {
+			realm.curl(t, realm.Kinit("hdfs/localhost"), 200, negotiate(inJSON("--data", "{}", "http://"+localhost(t, java.Addr)+"/kms/v1/key/"+key)...)...)
+			soon(t, "an EDEK of the new version", func() bool {
+				all, err := c.Generate(t.Context(), edek.Caller{}, key, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return all[0].Version() == 1
+			})
+		})
+		for _, front := range fronts {
+			if metric(t, before.Addr, `edekd_upstream_node_requests_total{node="`+front+`"}`) < 10 {
+				t.Errorf("%s was hardly asked", front)
+			}
+		}
 	})
 }
 

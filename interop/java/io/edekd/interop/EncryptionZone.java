@@ -181,10 +181,7 @@ public final class EncryptionZone {
     checks.passes("old-files-open-after-the-roll", () -> readAll(fs));
     checks.passes("reencrypt-zone-completes", () -> {
       admin.reencryptEncryptionZone(zone, ReencryptAction.START);
-      ZoneReencryptionStatus status = completed(60);
-      Checks.same("zonekey@1", status.getEzKeyVersionName());
-      Checks.same((long) files.size(), status.getFilesReencrypted());
-      Checks.same(0L, status.getNumReencryptionFailures());
+      completed(admin, "zonekey@1", files.size());
     });
     checks.passes("files-carry-the-new-version", () -> version("zonekey@1"));
     checks.passes("new-files-carry-the-new-version", () -> {
@@ -198,19 +195,20 @@ public final class EncryptionZone {
     });
   }
 
-  private ZoneReencryptionStatus completed(int seconds) throws Exception {
-    long deadline = System.nanoTime() + seconds * 1_000_000_000L;
-    ZoneReencryptionStatus status = null;
-    while (System.nanoTime() < deadline) {
+  /** Waits until all files of the only zone have EDEKs of this version of its key. */
+  static void completed(HdfsAdmin admin, String version, int files) throws Exception {
+    long deadline = System.nanoTime() + 60_000_000_000L;
+    ZoneReencryptionStatus status;
+    do {
+      Thread.sleep(50);
       RemoteIterator<ZoneReencryptionStatus> all = admin.listReencryptionStatus();
       Checks.isTrue(all.hasNext(), "no zone is listed");
       status = all.next();
-      if (status.getState() == ZoneReencryptionStatus.State.Completed) {
-        return status;
-      }
-      Thread.sleep(50);
-    }
-    throw new AssertionError("not completed in " + seconds + " s: " + status);
+      Checks.isTrue(System.nanoTime() < deadline, "not completed in a minute: " + status);
+    } while (status.getState() != ZoneReencryptionStatus.State.Completed);
+    Checks.same(version, status.getEzKeyVersionName());
+    Checks.same((long) files, status.getFilesReencrypted());
+    Checks.same(0L, status.getNumReencryptionFailures());
   }
 
   private static byte[] bytes(int size) {
