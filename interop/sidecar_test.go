@@ -83,7 +83,13 @@ func metric(t *testing.T, addr, name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
+	return metricIn(t, string(text), name)
+}
+
+// metricIn returns a value of what /metrics answers, 0 for none.
+func metricIn(t *testing.T, text, name string) float64 {
+	t.Helper()
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			if err != nil {

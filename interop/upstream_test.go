@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream/kms"
@@ -13,7 +14,8 @@ import (
 // upstreamClient is our client of KMS nodes as the service hive, which may act for joe.
 func upstreamClient(t *testing.T, kerberos *kms.Kerberos, addrs ...string) *kms.Client {
 	t.Helper()
-	c, err := kms.New(kms.Config{Address: kms.Address{Scheme: "http", Nodes: addrs, Path: "/kms"}, Service: "hive", Kerberos: kerberos})
+	c, err := kms.New(kms.Config{Address: kms.Address{Scheme: "http", Nodes: addrs, Path: "/kms"}, Service: "hive", Kerberos: kerberos,
+		Attempt: 20 * time.Second}) // a busy machine may be slow
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,9 +36,12 @@ type behind struct {
 	state *upstream.State
 	hold  chan struct{} // while it is open, edekd's own generates wait
 
-	single, batches int  // requests of Decrypt and DecryptBatch
-	copied          int  // requests of Copy that were answered
-	lie             bool // with other material than the key's
+	copied    int      // requests of Copy that were answered
+	lie       bool     // with other material than the key's
+	single    int      // requests of Decrypt
+	batches   []int    // EDEKs of each request of DecryptBatch
+	batchFail error    // what DecryptBatch answers instead
+	given     [][]byte // what Decrypt and DecryptBatch handed out
 }
 
 func (b *behind) with(f func()) {
@@ -69,7 +72,9 @@ func (b *behind) Decrypt(ctx context.Context, c edek.Caller, name, version strin
 	if err != nil {
 		return nil, err
 	}
-	return b.Far.Decrypt(ctx, c, name, version, iv, wrapped)
+	dek, err := b.Far.Decrypt(ctx, c, name, version, iv, wrapped)
+	b.with(func() { b.given = append(b.given, dek) })
+	return dek, err
 }
 
 func (b *behind) Copy(ctx context.Context, versionName string) (*edek.KeyVersion, error) {

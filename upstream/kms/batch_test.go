@@ -2,6 +2,7 @@ package kms
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -158,6 +159,26 @@ func TestAnAnnouncementEnds(t *testing.T) {
 		if _, err := c.DecryptBatch(t.Context(), alice, "k1", all); err == nil || f.batches() != before {
 			t.Errorf("%s: %v, %d batches", what, err, f.batches())
 		}
+	}
+}
+
+// A request that its caller called off is no sign of another server.
+func TestAnAnnouncementOutlivesACallThatWasCalledOff(t *testing.T) {
+	f := startFake(t, "k1")
+	f.announce(nil)
+	c := newClient(t, nil, f)
+	made(t, c, "k1", 1)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	f.set(func(w http.ResponseWriter, r *http.Request) bool {
+		cancel(errors.New("another entry of its batch is wrong"))
+		<-r.Context().Done()
+		return true
+	})
+	if _, err := c.Generate(ctx, alice, "k1", 1); !errors.Is(ctx.Err(), context.Canceled) || err == nil {
+		t.Fatalf("%v, %v", ctx.Err(), err)
+	}
+	if !c.Batches() {
+		t.Error("no longer announced")
 	}
 }
 

@@ -272,8 +272,11 @@ func (c *Client) send(ctx context.Context, n *node, t *http.Transport, r *reques
 		q.Header.Set("Cookie", cookie)
 	}
 	resp, err := t.RoundTrip(q)
-	// Another server may be there by the time a node answers again.
-	n.batches.Store(err == nil && resp.Header.Get(batchHeader) == batchDecrypt)
+	// Another server may be there by the time a node answers again. A request that
+	// was called off says nothing of that.
+	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		n.batches.Store(err == nil && resp.Header.Get(batchHeader) == batchDecrypt)
+	}
 	if err != nil {
 		return nil, fault(err)
 	}
