@@ -10,7 +10,8 @@ import (
 )
 
 // How an edekd announces that it opens EDEKs in batches. A Java KMS takes the
-// path for the roll-over of a key, so that nobody may try it unannounced.
+// path for the roll-over of a key, so that nobody may try it unannounced. One that
+// took an edekd's place since cannot read the array as what a roll-over brings.
 const (
 	batchHeader  = "X-Edekd-Batch"
 	batchDecrypt = "decrypt"
