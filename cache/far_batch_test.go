@@ -250,8 +250,42 @@ func TestABatchThatIsOvertakenByAChange(t *testing.T) {
 		if _, _, err := k.Metadata(t.Context(), "k"); err != nil { // it is learnt again
 			t.Fatal(err)
 		}
-		if _, err = open("alice", 1, 2); err != nil || len(a.sent) != 2 {
-			t.Errorf("%d batches, %v", len(a.sent), err)
+		for range 2 { // and is remembered from then on
+			if deks, err = open("alice", 1, 2); err != nil || len(a.sent) != 2 {
+				t.Errorf("%d batches, %v", len(a.sent), err)
+			}
+			wantDEKs(t, deks, 1, 2)
+		}
+	})
+}
+
+// The age of what was opened in a batch counts from its sending.
+func TestDEKsOfBatchesGrowOld(t *testing.T) {
+	withBatches(t, 1<<20, func(t *testing.T, a *announcing, k *Cache, open func(string, ...byte) ([][]byte, error)) {
+		time.Sleep(30 * time.Minute)
+		for _, step := range []struct {
+			after time.Duration
+			asked []byte
+			sent  int
+		}{
+			{0, []byte{1}, 1},
+			{59 * time.Minute, []byte{2}, 1}, // earns another grant
+			{0, []byte{1, 2}, 0},
+			{time.Minute - 500*time.Millisecond, []byte{3}, 1},
+			{0, []byte{1, 2, 3}, 1},
+		} {
+			time.Sleep(step.after)
+			a.sent = nil
+			if _, err := open("alice", step.asked...); err != nil {
+				t.Fatal(err)
+			}
+			sent := 0
+			for _, batch := range a.sent {
+				sent += len(batch)
+			}
+			if sent != step.sent {
+				t.Errorf("after another %v, %v: %d were sent, want %d", step.after, step.asked, sent, step.sent)
+			}
 		}
 	})
 }
