@@ -100,6 +100,15 @@ func TestPartlyRememberedBatchesKeepTheirOrder(t *testing.T) {
 	s.far.asked(t, "all, three twice", 0, 25)
 }
 
+// With a copy of one version of the key, EDEKs of the other go on as one batch.
+func TestBatchesOfWhichOneVersionIsCopied(t *testing.T) {
+	s, list := farBatch(t, rememberDEKs, func(c *cache.FarConfig) { c.Copies = true })
+	s.copied(t, "alice", list[slices.IndexFunc(list, func(e eek) bool { return e.VersionName == "k1@0" })])
+	s.far.with(func() { s.far.single = 0 })
+	s.sameBatch(t, "all", list)
+	s.far.asked(t, "all", 0, 20)
+}
+
 // One entry is wrong, of which the KMS behind refuses the batch: the EDEKs are
 // opened one by one, and the answer is the one about that entry.
 func TestARefusedBatchNamesTheEntry(t *testing.T) {
