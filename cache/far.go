@@ -70,7 +70,7 @@ type farSide struct {
 	c      FarConfig
 	cache  *Cache
 	start  time.Time
-	ones   []keys.Far
+	ones   []*farProvider
 	near   bool // there are near keys, too
 	seed   maphash.Seed
 	shards [farShards]farShard
@@ -91,6 +91,13 @@ type farSide struct {
 	synchronous, changes, denied *metrics.Counter
 }
 
+// farProvider is a provider of far keys, with what the side knows of it.
+type farProvider struct {
+	keys.Far
+	outages   *grant.Outages
+	questions questions
+}
+
 type farShard struct {
 	mu   sync.RWMutex
 	keys map[string]*FarKey
@@ -100,7 +107,7 @@ type farShard struct {
 type FarKey struct {
 	name     string
 	side     *farSide
-	provider keys.Far
+	provider *farProvider
 	facts    atomic.Pointer[facts]
 	used     atomic.Int64 // when last asked for, ns since the side's start, kept to about a second
 
@@ -121,13 +128,17 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 	if len(ones) == 0 {
 		return nil
 	}
-	s := &farSide{c: c.Far, cache: k, start: time.Now(), ones: ones, near: others, seed: maphash.MakeSeed(),
+	s := &farSide{c: c.Far, cache: k, start: time.Now(), near: others, seed: maphash.MakeSeed(),
 		grants:      grant.New(grant.Config{TTL: c.Far.Grant, Stale: c.Far.Grant + c.Far.GrantOutage, Bytes: grantBytes}),
 		synchronous: c.Metrics.NewCounter(`edekd_upstream_forwarded_generates_total`),
 		changes:     c.Metrics.NewCounter(`edekd_upstream_changes_seen_total`),
 		denied:      c.Metrics.NewCounter(`edekd_upstream_denials_total`)}
 	for i := range s.shards {
 		s.shards[i].keys = map[string]*FarKey{}
+	}
+	for _, far := range ones {
+		s.ones = append(s.ones, &farProvider{Far: far, questions: newQuestions(),
+			outages: s.grants.Outages(func() bool { return far.State() >= upstream.CacheOnly })})
 	}
 	c.Metrics.NewGauge("edekd_upstream_staleness_seconds", s.staleness)
 	c.Metrics.NewGauge(`edekd_cache_bytes{cache="grants"}`, func() float64 { return float64(s.grants.Bytes()) })
@@ -179,8 +190,18 @@ func (s *farSide) find(name string) *FarKey {
 	return f
 }
 
+// one returns a provider as the side knows it, nil for one of near keys.
+func (s *farSide) one(p keys.Provider) *farProvider {
+	for _, one := range s.ones {
+		if keys.Provider(one.Far) == p {
+			return one
+		}
+	}
+	return nil
+}
+
 // learn notes that provider knows a key.
-func (s *farSide) learn(name string, provider keys.Far) *FarKey {
+func (s *farSide) learn(name string, provider *farProvider) *FarKey {
 	shard := s.shard(name)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -247,11 +268,14 @@ func (f *FarKey) current() *facts {
 		f.used.Store(now)
 	}
 	known := f.facts.Load()
-	if known == nil || now-known.checked > int64(3*f.side.c.Poll) && f.provider.State() < upstream.CacheOnly {
+	if known == nil || f.old(known, now) && f.provider.State() < upstream.CacheOnly {
 		return nil
 	}
 	return known
 }
+
+// old reports whether facts were not confirmed for too long.
+func (f *FarKey) old(known *facts, now int64) bool { return now-known.checked > int64(3*f.side.c.Poll) }
 
 // drop forgets the facts of a key, the EDEKs that were made ahead, and the copies
 // of its versions: nobody looks any more whether it becomes another key.
@@ -314,8 +338,21 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 	if f == nil {
 		return nil, nil, nil
 	}
+	used := f.used.Load()
 	if known := f.current(); known != nil {
 		return f, known, nil
+	}
+	if f.facts.Load() != nil && s.now()-used <= int64(farHot) { // it was polled, or would have been
+		err := s.confirm(ctx, f)
+		if known := f.current(); known != nil && s.find(name) == f {
+			return f, known, nil
+		}
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			// The error itself, which compare has logged, may name others' keys.
+			return nil, nil, &edek.Error{Kind: edek.Unavailable, Op: "metadata", Key: name,
+				Text: f.provider.State().String() + ": the KMS behind did not answer in time"}
+		}
+		// Whatever became of the others: one key's answer can spoil those of all.
 	}
 	_, err, _ := s.flight.Do(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.Timeout)
@@ -354,8 +391,8 @@ func (s *farSide) ask(ctx context.Context, name string) (*edek.Metadata, error) 
 			}
 			return nil, err
 		}
-		far, ok := p.(keys.Far)
-		if !ok {
+		far := s.one(p)
+		if far == nil {
 			if f != nil {
 				s.forget(name)
 			}

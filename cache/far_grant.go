@@ -8,7 +8,6 @@ import (
 
 	"github.com/edekd/edekd/cache/grant"
 	"github.com/edekd/edekd/edek"
-	"github.com/edekd/edekd/upstream"
 )
 
 // grantBytes bounds what grants may take in memory.
@@ -25,15 +24,11 @@ func (f *FarKey) granted(c *edek.Caller, known *facts, kind grant.Kind) (granted
 	if s.c.LocalAuthorization {
 		return true, false
 	}
-	g, now := f.grant(c, known, kind), time.Now()
-	if held, ends := s.grants.Holds(g, now); held {
-		return true, ends
-	}
-	return s.c.GrantOutage > 0 && f.provider.State() >= upstream.CacheOnly && s.grants.HoldsStale(g, now), false
+	return s.grants.Holds(f.grant(c, known, kind), time.Now(), f.provider.outages)
 }
 
-// renewalsMax bounds the grants that are renewed at a time. One that isn't ends,
-// and the caller's next request earns it.
+// renewalsMax bounds the grants that are renewed at a time. The others' turns come
+// again.
 const renewalsMax = 32
 
 // renewals are requests made in callers' names so that no request of theirs has to

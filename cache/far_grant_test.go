@@ -115,7 +115,7 @@ func TestGrantsInUseAreRenewed(t *testing.T) {
 		if waited > 2 {
 			t.Errorf("%d of 600 requests waited", waited)
 		}
-		if n := d.count("alice"); n < 12 || n > 16 {
+		if n := d.count("alice"); n < 13 || n > 22 {
 			t.Errorf("%d requests in alice's name in ten minutes", n)
 		}
 	})
@@ -140,7 +140,7 @@ func TestRenewalDenied(t *testing.T) {
 		d.mu.Lock()
 		d.fail = &edek.Error{Kind: edek.Unavailable, Op: "ask", Text: "busy"}
 		d.mu.Unlock()
-		time.Sleep(time.Until(sent.Add(46 * time.Second))) // in the last quarter
+		time.Sleep(time.Until(sent.Add(46 * time.Second))) // when every grant is due
 		for range 5 {
 			if _, err := use(); err != nil {
 				t.Fatalf("a renewal that failed: %v", err)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/edekd/edekd/edek"
-	"github.com/edekd/edekd/keys"
 	"github.com/edekd/edekd/upstream"
 )
 
@@ -26,29 +25,39 @@ func (s *farSide) poll(ctx context.Context) {
 			continue
 		case <-tick.C:
 		}
-		hot := map[keys.Far][]*FarKey{}
+		hot := map[*farProvider][]*FarKey{}
 		now := s.now()
 		for _, f := range s.all() {
-			switch unused := now - f.used.Load(); {
-			case unused > int64(s.rings.Expiry):
+			switch {
+			case now-f.used.Load() > int64(s.rings.Expiry):
 				s.remove(f.name)
-			case unused <= int64(farHot):
+			case f.inUse(now) && !f.asked(now):
 				hot[f.provider] = append(hot[f.provider], f)
 			}
 		}
 		for provider, list := range hot {
 			for len(list) > 0 && ctx.Err() == nil && provider.State() < upstream.CacheOnly {
 				n := min(len(list), farPollBatch)
-				s.compare(ctx, provider, list[:n])
+				_ = s.compare(ctx, provider, list[:n]) // logged
 				list = list[n:]
 			}
 		}
 	}
 }
 
-// compare asks for the metadata of some keys at once. One key that edekd may not
-// see fails the whole question: it is looked for by halves.
-func (s *farSide) compare(ctx context.Context, provider keys.Far, list []*FarKey) {
+// inUse reports whether the key was asked for so lately that it is polled.
+func (f *FarKey) inUse(now int64) bool { return now-f.used.Load() <= int64(farHot) }
+
+// asked reports whether facts were confirmed since the last poll, more or less.
+func (f *FarKey) asked(now int64) bool {
+	known := f.facts.Load()
+	return known != nil && now-known.checked < int64(f.side.c.Poll/2)
+}
+
+// compare asks for the metadata of some keys at once, and takes in what is said.
+// One key that edekd may not see fails the whole question: it is looked for by
+// halves. The error says that the other KMS did not answer.
+func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*FarKey) error {
 	names, epochs := make([]string, len(list)), make([]uint64, len(list))
 	for i, f := range list {
 		names[i], epochs[i] = f.name, f.epochNow()
@@ -62,19 +71,17 @@ func (s *farSide) compare(ctx context.Context, provider keys.Far, list []*FarKey
 	}
 	if _, refused := errors.AsType[*edek.Foreign](err); refused {
 		if len(list) > 1 {
-			s.compare(ctx, provider, list[:len(list)/2])
-			s.compare(ctx, provider, list[len(list)/2:])
-			return
+			return errors.Join(s.compare(ctx, provider, list[:len(list)/2]), s.compare(ctx, provider, list[len(list)/2:]))
 		}
 		if denied(err) {
 			s.c.Log.Warn("edekd may not see a key that it served; it is looked up anew", "key", list[0].name, "error", err)
 			s.forget(list[0].name)
 		}
-		return
+		return nil
 	}
 	if err != nil {
 		s.c.Log.Debug("keys could not be compared with those of the other KMS", "provider", provider.String(), "error", err)
-		return
+		return err
 	}
 	for i, f := range list {
 		if all[i] == nil {
@@ -84,6 +91,7 @@ func (s *farSide) compare(ctx context.Context, provider keys.Far, list []*FarKey
 		}
 		f.take(within, all[i], asked, epochs[i])
 	}
+	return nil
 }
 
 // staleness is how long ago the facts of a key in use were last confirmed, the
@@ -91,7 +99,7 @@ func (s *farSide) compare(ctx context.Context, provider keys.Far, list []*FarKey
 func (s *farSide) staleness() float64 {
 	now, oldest := s.now(), int64(0)
 	for _, f := range s.all() {
-		if known := f.facts.Load(); known != nil && now-f.used.Load() <= int64(farHot) {
+		if known := f.facts.Load(); known != nil && f.inUse(now) {
 			oldest = max(oldest, now-known.checked)
 		}
 	}

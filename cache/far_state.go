@@ -56,11 +56,14 @@ func (s *farSide) registerState(set *metrics.Set) {
 	}
 }
 
-// watchState tells of each change until ctx ends.
+// watchState tells of each change, and remembers outages, until ctx ends.
 func (s *farSide) watchState(ctx context.Context) {
 	tick := time.NewTicker(stateLook)
 	defer tick.Stop()
 	for was := upstream.OK; ; {
+		for _, far := range s.ones {
+			far.outages.Look(time.Now())
+		}
 		if is := s.state(); is != was {
 			log := s.c.Log.Warn
 			if is == upstream.OK {

@@ -28,7 +28,7 @@ func (f *FarKey) VersionName(version int) string {
 func (f *FarKey) As(c edek.Caller) keys.Remote { return f.provider.As(c) }
 
 // Provider returns who has the key.
-func (f *FarKey) Provider() keys.Far { return f.provider }
+func (f *FarKey) Provider() keys.Far { return f.provider.Far }
 
 // Deadline returns a context in which one request to the other KMS is answered
 // or given up.

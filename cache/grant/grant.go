@@ -7,6 +7,11 @@
 // lack of room above all: then the next request is passed on and earns it again.
 // Nothing is ever found that was not earned: forgetting does not bring back what
 // was revoked.
+//
+// Holders who go on asking are told to earn theirs again before it ends, each at
+// a point of its life of his own, so that grants that were earned together are
+// not renewed together. After an outage, see Outages, the server behind is asked
+// about as often as ever.
 package grant
 
 import (
@@ -40,7 +45,7 @@ type Grant struct {
 // Config says how long grants count and what they may occupy.
 type Config struct {
 	TTL   time.Duration // how long a grant counts, since the request was sent
-	Stale time.Duration // how long HoldsStale finds it, since then; 0: never
+	Stale time.Duration // how long, since then, where an outage keeps it from being renewed; TTL if that is more
 	Bytes int64         // memory; 0 remembers nothing
 }
 
@@ -78,7 +83,7 @@ type record struct {
 	created int64
 	sent    [kinds]time.Duration // when the request was sent that earned it; 0: not earned
 	revoked time.Duration        // what was sent before this, or at it, earns nothing; 0: never revoked
-	told    [kinds]atomic.Int64  // when Holds last said that it ends, on the table's clock
+	told    [kinds]atomic.Int64  // when Holds last said that it is to be renewed, on the table's clock
 }
 
 // latest is the last time that something was heard of the holder.
@@ -86,7 +91,7 @@ func (r *record) latest() time.Duration { return max(r.revoked, r.sent[Generate]
 
 // New makes an empty table.
 func New(c Config) *Table {
-	t := &Table{ttl: c.TTL, stale: c.Stale, start: time.Now().Add(-1), seed: maphash.MakeSeed()}
+	t := &Table{ttl: c.TTL, stale: max(c.TTL, c.Stale), start: time.Now().Add(-1), seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		t.shards[i].records = map[holder]*record{}
 		t.shards[i].room = c.Bytes / shards
@@ -94,7 +99,8 @@ func New(c Config) *Table {
 	return t
 }
 
-func (t *Table) shard(h holder) *shard {
+// shard returns the place of a holder, and his hash.
+func (t *Table) shard(h holder) (*shard, uint64) {
 	var hash maphash.Hash
 	hash.SetSeed(t.seed)
 	hash.WriteString(h.user)
@@ -102,7 +108,8 @@ func (t *Table) shard(h holder) *shard {
 	hash.WriteString(h.real)
 	hash.WriteByte(0)
 	hash.WriteString(h.key)
-	return &t.shards[hash.Sum64()%shards]
+	sum := hash.Sum64()
+	return &t.shards[sum%shards], sum
 }
 
 func (t *Table) clock(at time.Time) time.Duration { return at.Sub(t.start) }
@@ -114,7 +121,7 @@ func (t *Table) Earn(g Grant, sentAt time.Time) {
 	if sent <= 0 || g.Kind >= kinds {
 		return
 	}
-	s := t.shard(h)
+	s, _ := t.shard(h)
 	s.Lock()
 	defer s.Unlock()
 	r := s.records[h]
@@ -135,47 +142,56 @@ func (t *Table) Earn(g Grant, sentAt time.Time) {
 	r.sent[g.Kind] = max(r.sent[g.Kind], sent)
 }
 
-// Holds reports whether a grant was earned and still counts, and whether it ends
-// soon, so that the caller had better earn it again: within the last quarter of its
-// time one caller is told so, and after an eighth of the time another.
-func (t *Table) Holds(g Grant, now time.Time) (held, ends bool) { return t.holds(g, now, t.ttl, true) }
-
-// HoldsStale reports whether a grant was earned, was not revoked since, and is
-// no older than Config.Stale: what counts while the server behind cannot be
-// asked, if the operator wants that.
-func (t *Table) HoldsStale(g Grant, now time.Time) bool {
-	held, _ := t.holds(g, now, t.stale, false)
-	return held
-}
-
-// holds looks for a grant that is younger than most. With tell it is asked by who
-// would renew it.
-func (t *Table) holds(g Grant, now time.Time, most time.Duration, tell bool) (held, ends bool) {
+// Holds reports whether a grant was earned and still counts, and whether this
+// caller had better earn it again: from some point between three eighths and three
+// quarters of its time, one caller is told so, and after an eighth of the time
+// another. While the server cannot be asked a grant counts for Config.Stale, and
+// nobody is told. Afterwards one that was alive when the outage began, and could
+// not be renewed in it, counts for so long too, but for one more Config.TTL at
+// most; in that time its turn comes to be renewed.
+func (t *Table) Holds(g Grant, now time.Time, o *Outages) (held, renew bool) {
 	if g.Kind >= kinds {
 		return false, false
 	}
 	h := holder{g.User, g.Real, g.Key}
-	s := t.shard(h)
+	s, hash := t.shard(h)
 	s.RLock()
 	defer s.RUnlock()
 	r := s.records[h]
 	if r == nil || r.created != g.Created || r.sent[g.Kind] == 0 {
 		return false, false
 	}
-	at := t.clock(now)
-	age := at - r.sent[g.Kind]
-	if !tell || age < t.ttl-t.ttl/4 || age >= most {
-		return age < most, false
+	at, sent := t.clock(now), r.sent[g.Kind]
+	// Another in each life, or holders would meet again and again.
+	turn := uint16((hash + uint64(g.Kind) ^ uint64(sent)) * 0x9e3779b97f4a7c15 >> 48)
+	ends, due := sent+t.ttl, sent+t.ttl*3/8+part(t.ttl*3/8, turn)
+	if at < due {
+		return true, false
+	}
+	if o.out() {
+		return at-sent < t.stale, false
+	}
+	if last := o.last.Load(); last != nil && due < last.ended && at < last.ended+t.ttl {
+		if ends > last.began {
+			ends = sent + t.stale
+		}
+		due = last.ended + part(min(t.ttl, ends-last.ended)*7/8, turn)
+	}
+	if at < due || at >= ends {
+		return at < ends, false
 	}
 	told := r.told[g.Kind].Load()
 	return true, (told == 0 || at-time.Duration(told) >= t.ttl/8) && r.told[g.Kind].CompareAndSwap(told, int64(at))
 }
 
+// part is the part of d until a turn, of which there are 65536.
+func part(d time.Duration, turn uint16) time.Duration { return d * time.Duration(turn) >> 16 }
+
 // Revoke ends all grants of a holder for a key, of every kind, also those that
 // answers to requests sent until now would earn.
 func (t *Table) Revoke(user, real, key string) {
 	h := holder{user, real, key}
-	s := t.shard(h)
+	s, _ := t.shard(h)
 	s.Lock()
 	defer s.Unlock()
 	now := t.clock(time.Now())

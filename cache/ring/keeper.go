@@ -23,13 +23,14 @@ const (
 	longestPause = 30 * time.Second       // … up to this
 	firstLatency = 50 * time.Millisecond  // of fetches, until one is measured
 
-	ailingAfter = 3   // fetches that failed one after another, of any keys
-	leastPace   = 1   // fetches a second that growth may make, whatever the drain
-	warmPace    = 20  // keys a second that Warm fills
-	growth      = 1.5 // paced fetches, as a multiple of those that the drain needs at most …
-	mending     = 1.1 // … and after an outage, when all rings want to grow at once
-	headway     = 3   // latencies of a fetch that a watermark outlasts
-	margin      = 1.25
+	ailingAfter = 3    // fetches that failed one after another, of any keys
+	leastPace   = 1    // fetches a second that growth may make, whatever the drain
+	warmPace    = 20   // keys a second that Warm fills
+	growth      = 1.5  // paced fetches, as a multiple of those that the drain needs at most …
+	mending     = 1.1  // … and after an outage, when all rings want to grow at once
+	headway     = 3    // latencies of a fetch that a watermark outlasts
+	margin      = 1.25 // what a drain that rises slowly may take beyond what was measured …
+	deviations  = 4    // … and one that is as ever by chance
 
 	edekBytes = int64(unsafe.Sizeof(edek.EDEK{})) // as Fetch returns it
 )
@@ -214,7 +215,7 @@ func (k *keeper) levels(r *ring) (water, target, goal int64) {
 	target = max(size, 2*working)
 	goal = target
 	if k.fair {
-		goal = max(goal, int64(r.slow*k.Cover.Seconds()*margin/(1-k.Reserve)))
+		goal = max(goal, k.lasting(r.slow))
 	}
 	if k.short && r.allowance < goal {
 		goal = r.allowance
@@ -222,6 +223,18 @@ func (k *keeper) levels(r *ring) (water, target, goal int64) {
 		water = min(water, (target+1)/2)
 	}
 	return water, target, goal
+}
+
+// lasting returns the depth that a ring may grow to so that, at a drain, it
+// always lasts for Cover: it can lack a quantum when an outage begins. What is
+// asked for in that time, and the drain measured over slowWindow, vary as chance
+// has it.
+func (k *keeper) lasting(drain float64) int64 {
+	cover := k.Cover.Seconds()
+	likely := drain * cover
+	deviation := math.Sqrt(likely * (1 + cover/(2*slowWindow.Seconds())))
+	least := int64(math.Ceil(likely+max(likely*(margin-1), deviations*deviation)) / (1 - k.Reserve))
+	return least + k.quantum(least)*16/15 + 1 // the quantum of the sum is so much more
 }
 
 // quantum is how much a ring has to lack before a fetch for its growth is worth

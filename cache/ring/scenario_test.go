@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/internal/race"
 )
 
 // load asks for single EDEKs of many keys in virtual time.
@@ -120,6 +121,51 @@ func TestAnOutageOfTenMinutes(t *testing.T) {
 			t.Error("no calls at the end: the test looks at nothing")
 		}
 	})
+}
+
+// randomly calls f at the given rate, each time as if there had been no other.
+func randomly(d time.Duration, rate float64, rng *rand.Rand, f func()) {
+	for end := time.Now().Add(d); time.Now().Before(end); f() {
+		time.Sleep(time.Duration(rng.ExpFloat64() / rate * float64(time.Second)))
+	}
+}
+
+// Rings that have had the time to grow outlive an outage as long as Cover, however
+// unlucky the moment it begins and the requests in it.
+func TestCoverIsKept(t *testing.T) {
+	const keys, rate = 50, 100
+	configs, outages := []Config{{Cover: time.Minute}, {Cover: 3 * time.Minute}, {Cover: 3 * time.Minute, Reserve: 0.2}, {Cover: 10 * time.Minute}}, 3
+	if race.Enabled {
+		configs, outages = configs[:1], 1 // the others race in no other way
+	}
+	for _, c := range configs {
+		t.Run(fmt.Sprintf("%v reserve %v", c.Cover, c.Reserve), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &upstream{latency: 30 * time.Millisecond}
+				fair := true
+				c.Fair = func() bool { u.mu.Lock(); defer u.mu.Unlock(); return fair }
+				rs := open(t, u, c)
+				l, rng := &load{rs: rs}, rand.New(rand.NewPCG(5, uint64(c.Cover)))
+				ask := func() { l.take(fmt.Sprintf("key%d", rng.IntN(keys))) }
+				randomly(10*time.Minute, rate, rng, ask)
+				var missed, most int64
+				for range outages {
+					// The time to grow anew, and one more in which rings lack whatever they lack.
+					randomly(2*c.Cover+10*time.Minute+time.Duration(rng.IntN(300))*time.Second, rate, rng, ask)
+					most = max(most, rs.Bytes())
+					before := len(l.short)
+					u.set(func() { u.fail = errDown; fair = false })
+					randomly(c.Cover, rate, rng, ask)
+					missed += int64(len(l.short) - before)
+					u.set(func() { u.fail = nil; fair = true })
+				}
+				t.Logf("%d missed; %.1f bytes for each EDEK that is likely to be asked for", missed, float64(most)/(rate*c.Cover.Seconds()))
+				if missed > 0 {
+					t.Errorf("%d went without", missed)
+				}
+			})
+		})
+	}
 }
 
 func TestManyKeysInALittleMemory(t *testing.T) {
