@@ -6,6 +6,7 @@ import (
 
 	"github.com/edekd/edekd/cache/near"
 	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/upstream"
 )
 
 // proofSize is the least length of a DEK that shows whether a copy opens EDEKs as
@@ -58,14 +59,14 @@ func (f *FarKey) fetchCopy(wish near.Wish, sample *edek.EDEK, proof []byte, aske
 }
 
 // openNear opens an EDEK by the copy of its version, if there is one, for a caller
-// who holds a grant. In the second half of the copy's life the EDEK is opened as
-// the caller, too, in the background, so that another copy follows.
+// who holds a grant. When it is time for another copy, the EDEK is opened as the
+// caller, too, in the background: that one follows.
 func (f *FarKey) openNear(c *edek.Caller, known *facts, e *edek.EDEK, dst []byte) ([]byte, bool) {
 	z, ends := f.side.copies.Get(f.name, e.Version())
 	if z == nil {
 		return dst, false
 	}
-	if ends {
+	if ends && f.provider.State() < upstream.CacheOnly {
 		f.reopen(c, known, e)
 	}
 	dst, err := z.AppendDEK(dst, e.IV[:], e.Wrapped())

@@ -50,6 +50,9 @@ type Copies struct {
 	hit, miss *metrics.Counter
 	cancel    context.CancelFunc
 	swept     sync.WaitGroup
+
+	count atomic.Int64 // of copies and wishes
+	next  atomic.Int64 // when somebody may be told again that a copy ends
 }
 
 type shard struct {
@@ -130,8 +133,10 @@ func (k *Copies) shard(name string) *shard {
 }
 
 // Get returns the copy of a version of a key, nil for none, which may be used for
-// as long as one request takes. ends says that it is in the second half of its life
-// and another is wanted; somebody is told so every Pause.
+// as long as one request takes. ends says that a quarter of its life is over and
+// another is wanted. Somebody is told so every Pause, and all copies take another
+// quarter for their turns: those that were fetched together, or not renewed in an
+// outage, would otherwise be wanted together.
 func (k *Copies) Get(name string, version int) (z *edek.ZoneKey, ends bool) {
 	s, now := k.shard(name), k.now()
 	s.RLock()
@@ -143,15 +148,19 @@ func (k *Copies) Get(name string, version int) (z *edek.ZoneKey, ends bool) {
 	}
 	h.used.Store(int64(now))
 	k.hit.Inc()
-	if now-h.born < k.maxAge/2 {
+	if now-h.born < k.maxAge/4 {
 		return h.zone, false
 	}
-	told := h.told.Load()
-	return h.zone, now-time.Duration(told) >= Pause && h.told.CompareAndSwap(told, int64(now))
+	next, told := k.next.Load(), h.told.Load()
+	if int64(now) < next || now-time.Duration(told) < Pause || !k.next.CompareAndSwap(next, int64(now)+int64(k.maxAge/4)/max(1, k.count.Load())) {
+		return h.zone, false
+	}
+	h.told.Store(int64(now))
+	return h.zone, true
 }
 
-// Want reports whether a copy is to be fetched: there is none, or it is in the
-// second half of its life, and nobody was told so within Pause. Who is told takes
+// Want reports whether a copy is to be fetched: there is none, or a quarter of its
+// life is over, and nobody was told so within Pause. Who is told takes
 // the wish before he sends his request, and answers with Put if he can.
 func (k *Copies) Want(name string, version int) (w Wish, wanted bool) {
 	s, now, i := k.shard(name), k.now(), id{name, version}
@@ -159,14 +168,15 @@ func (k *Copies) Want(name string, version int) (w Wish, wanted bool) {
 	defer s.Unlock()
 	h := s.copies[i]
 	if h == nil {
-		if i.name = strings.Clone(name); !s.makeRoom(i.cost()) {
+		if i.name = strings.Clone(name); !k.makeRoom(s, i.cost()) {
 			return Wish{}, false
 		}
 		h = &held{}
 		h.used.Store(int64(now))
 		s.copies[i] = h
 		s.bytes += i.cost()
-	} else if h.zone != nil && now-h.born < k.maxAge/2 || now-h.asked < Pause {
+		k.count.Add(1)
+	} else if h.zone != nil && now-h.born < k.maxAge/4 || now-h.asked < Pause {
 		return Wish{}, false
 	}
 	h.asked = now
@@ -196,7 +206,7 @@ func (k *Copies) Drop(name string) {
 	s.epoch++
 	for i := range s.copies {
 		if i.name == name {
-			s.remove(i)
+			k.remove(s, i)
 		}
 	}
 }
@@ -238,7 +248,7 @@ func (k *Copies) sweep() {
 				h.zone = nil
 			}
 			if h.zone == nil && now-h.asked >= 4*Pause { // no answer comes any more
-				s.remove(i)
+				k.remove(s, i)
 			}
 		}
 		s.Unlock()
@@ -246,19 +256,19 @@ func (k *Copies) sweep() {
 }
 
 // makeRoom lets go of others until there is room for so many bytes.
-func (s *shard) makeRoom(bytes int64) bool {
+func (k *Copies) makeRoom(s *shard, bytes int64) bool {
 	if bytes > s.room {
 		return false
 	}
 	for s.bytes+bytes > s.room {
-		s.evict()
+		k.evict(s)
 	}
 	return true
 }
 
 // evict lets go of one: of a few that the map offers, the one not asked for the
 // longest.
-func (s *shard) evict() {
+func (k *Copies) evict(s *shard) {
 	const few = 16
 	var oldest id
 	var out *held
@@ -271,10 +281,11 @@ func (s *shard) evict() {
 			break
 		}
 	}
-	s.remove(oldest)
+	k.remove(s, oldest)
 }
 
-func (s *shard) remove(i id) {
+func (k *Copies) remove(s *shard, i id) {
 	delete(s.copies, i)
 	s.bytes -= i.cost()
+	k.count.Add(-1)
 }

@@ -36,7 +36,7 @@ func has(k *Copies, name string, version int) bool {
 }
 
 // A copy is as old as the request that fetched it, whatever its use, and another
-// is wanted from the middle of its life on.
+// is wanted after a quarter of its life.
 func TestAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCopies(t, 1<<20)
@@ -48,15 +48,14 @@ func TestAge(t *testing.T) {
 		if !k.Put(w, zone("k", 0)) {
 			t.Fatal("not kept")
 		}
-		for range 28 {
+		for range 14 {
 			if _, ends := k.Get("k", 0); ends || fetch(k, "k", 0) {
-				t.Fatal("another one is wanted in the first half")
+				t.Fatal("another one is wanted in the first quarter")
 			}
 			time.Sleep(time.Minute)
 		}
-		time.Sleep(2 * time.Minute)
 		if z, ends := k.Get("k", 0); z == nil || !ends {
-			t.Errorf("%v %v in the second half", z, ends)
+			t.Errorf("%v %v after the first quarter", z, ends)
 		}
 		if _, ends := k.Get("k", 0); ends {
 			t.Error("two are told at once")
@@ -67,11 +66,11 @@ func TestAge(t *testing.T) {
 		if _, wanted := k.Want("k", 0); wanted {
 			t.Error("wanted twice at once")
 		}
-		time.Sleep(Pause)
+		time.Sleep(15 * time.Minute)
 		if _, ends := k.Get("k", 0); !ends {
 			t.Error("nobody is told again")
 		}
-		time.Sleep(29*time.Minute - Pause - time.Nanosecond)
+		time.Sleep(30*time.Minute - time.Nanosecond)
 		if !has(k, "k", 0) {
 			t.Error("gone too early")
 		}
@@ -83,6 +82,51 @@ func TestAge(t *testing.T) {
 		if k.Any() || k.Bytes() != 0 {
 			t.Errorf("%d bytes of what is too old", k.Bytes())
 		}
+	})
+}
+
+// Copies that were fetched together take turns, and all have had theirs in the
+// middle of their lives; so do those that nobody could renew in an outage.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 50
+		k := newCopies(t, 1<<20)
+		for i := range keys {
+			fetch(k, fmt.Sprint("k", i), 0)
+		}
+		use := func(renew bool) (told int) {
+			for i := range keys {
+				if _, ends := k.Get(fmt.Sprint("k", i), 0); ends {
+					told++
+					if renew {
+						fetch(k, fmt.Sprint("k", i), 0)
+					}
+				}
+			}
+			return told
+		}
+		turns := func(what string) {
+			t.Helper()
+			all := 0
+			for range 15 * 60 {
+				time.Sleep(time.Second)
+				told := use(true)
+				if told > 1 {
+					t.Fatalf("%s: %d at once", what, told)
+				}
+				all += told
+			}
+			if all < keys-1 || all > keys+1 {
+				t.Errorf("%s: %d of %d had their turns", what, all, keys)
+			}
+		}
+		time.Sleep(15 * time.Minute)
+		turns("fetched together")
+		for range 30 * 60 {
+			time.Sleep(time.Second)
+			use(false)
+		}
+		turns("after an outage")
 	})
 }
 
