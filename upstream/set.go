@@ -68,6 +68,7 @@ type Set struct {
 	settings    Settings
 	nodes       []*node
 	suspensions atomic.Uint64
+	besides     atomic.Int64 // requests by At under way
 
 	ctx     context.Context // of the watchers
 	stop    context.CancelFunc
@@ -134,7 +135,7 @@ func (s *Set) Read(ctx context.Context, call func(ctx context.Context, node int)
 	defer cancel()
 	first := s.enter(nil)
 	if first == nil {
-		return s.refusal()
+		return s.Refusal()
 	}
 	first.earn(float64(s.settings.InFlight))
 	err := s.attempt(ctx, first, s.settings.Attempt, call)
@@ -163,7 +164,7 @@ func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int
 	defer cancel()
 	n := s.enter(nil)
 	if n == nil {
-		return s.refusal()
+		return s.Refusal()
 	}
 	for tried := 1; ; tried++ {
 		err := s.attempt(ctx, n, s.settings.Total, call)
@@ -181,6 +182,8 @@ func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int
 // full: for what has to reach every node. The outcome counts if it is usable.
 func (s *Set) At(ctx context.Context, node int, call func(ctx context.Context, node int) error) error {
 	n := s.nodes[node]
+	s.besides.Add(1)
+	defer s.besides.Add(-1)
 	n.inFlight.Add(1)
 	if n.usable() {
 		return s.attempt(ctx, n, s.settings.Attempt, call)
@@ -193,6 +196,9 @@ func (s *Set) At(ctx context.Context, node int, call func(ctx context.Context, n
 
 // Attempt is how long one attempt may take.
 func (s *Set) Attempt() time.Duration { return s.settings.Attempt }
+
+// Total is how long a request may take.
+func (s *Set) Total() time.Duration { return s.settings.Total }
 
 // InFlight is how many requests one node may have.
 func (s *Set) InFlight() int { return s.settings.InFlight }
@@ -273,8 +279,8 @@ func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, call
 	return err
 }
 
-// refusal is the answer when no node can take a request.
-func (s *Set) refusal() error {
+// Refusal is the answer when no node can take a request.
+func (s *Set) Refusal() error {
 	state, text := s.State(), "every node has as many requests as it may have: try again, or raise the bound of requests in flight"
 	if state != OK {
 		text = "no node can be reached: their logs and the network between may say why"
