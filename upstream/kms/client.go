@@ -85,7 +85,7 @@ func New(config Config) (*Client, error) {
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.set = upstream.New(config.Nodes, upstream.Settings{Attempt: config.Attempt, Total: config.Total, Open: config.Open,
-		InFlight: config.InFlight, Probe: c.probe, Changed: config.Changed})
+		InFlight: config.InFlight, Probe: c.probe, Alive: c.alive, Changed: config.Changed})
 	c.pooled = c.transport()
 	c.fresh = c.transport()
 	c.fresh.DisableKeepAlives = true
