@@ -267,7 +267,7 @@ func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, repe
 		n.hold(attempt, cancel)
 		defer n.release(attempt)
 	}
-	if !n.usable() { // once held, nothing that silences the node can miss it
+	if !n.usable() { // from here on, who takes the node out of use finds the attempt held
 		done(errGone)
 		return &Fault{Err: fmt.Errorf("%s: %w", n.name, errLeft)}
 	}

@@ -238,7 +238,7 @@ func TestANodeThatHangsNowAndThen(t *testing.T) {
 				svc.resume(1)
 			}
 		})
-		failed, slowest := load(t, s, svc, 20_000, 2*time.Millisecond, 0, func() {})
+		failed, slowest := load(t, s, svc, 7000, 5*time.Millisecond, 0, func() {})
 		flaps.Wait()
 		if n := s.Nodes()[1]; failed != 0 || slowest > 2*time.Second || n.Opened < 3 || !n.Usable {
 			t.Errorf("%d failed, the slowest took %v; %+v", failed, slowest, n)
@@ -271,6 +271,66 @@ func TestAnAttemptAtACertainNodeIsGivenUp(t *testing.T) {
 		fault, isFault := errors.AsType[*Fault](err)
 		if !isFault || !fault.Sent || err.Error() != "node1: it has gone silent" || time.Since(began) > time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// An answer that comes while the node leaves the other question unanswered ends
+// the silence.
+func TestAnAnswerEndsSilence(t *testing.T) {
+	run(t, 2, Settings{}, func(t *testing.T, s *Set, svc *service) {
+		asked := 0
+		s.settings.Alive = func(ctx context.Context, _ int) error { asked++; <-ctx.Done(); return ctx.Err() }
+		svc.tell(1, nil, 300*time.Millisecond)
+		if err := s.At(t.Context(), 1, svc.call); err != nil {
+			t.Error(err)
+		}
+		after(time.Second)
+		if n := s.Nodes()[1]; !n.Usable || n.Opened != 0 || asked != 1 {
+			t.Errorf("asked %d times, %+v", asked, n)
+		}
+	})
+}
+
+// Two of three nodes hang, and nobody who waited for both has to wait for long.
+func TestTwoOfThreeNodesHang(t *testing.T) {
+	run(t, 3, Settings{}, func(t *testing.T, s *Set, svc *service) {
+		svc.halt(0)
+		svc.halt(1)
+		failed, slowest := load(t, s, svc, 500, 2*time.Millisecond, 0, func() {})
+		if failed != 0 || slowest > 2*time.Second || s.Usable(0) || s.Usable(1) {
+			t.Errorf("%d failed, the slowest took %v; %+v", failed, slowest, s.Nodes())
+		}
+		svc.resume(0)
+		svc.resume(1)
+	})
+	run(t, 3, Settings{}, func(t *testing.T, s *Set, svc *service) {
+		svc.tell(2, nil, time.Millisecond)
+		var at []int
+		err := s.Read(t.Context(), func(ctx context.Context, node int) error {
+			if at = append(at, node); len(at) == 3 {
+				return svc.call(ctx, node)
+			}
+			svc.tell(node, nil, time.Hour)
+			return svc.call(ctx, node)
+		})
+		if err != nil || len(at) != 3 || at[0] == at[1] || at[1] == at[2] || at[0] == at[2] {
+			t.Errorf("%v, nodes %v", err, at)
+		}
+	})
+}
+
+// Who has chosen a node that goes out of use before he asks it goes elsewhere.
+func TestANodeThatGoesBeforeItIsAsked(t *testing.T) {
+	run(t, 2, Settings{}, func(t *testing.T, s *Set, svc *service) {
+		n := s.nodes[1]
+		n.enter(1)
+		svc.tell(1, errBroken, 0)
+		s.Suspend(1)
+		err := s.attempt(t.Context(), n, time.Second, true, svc.call)
+		fault, isFault := errors.AsType[*Fault](err)
+		if calls, _ := svc.counts(); !isFault || fault.Sent || calls[1] != 0 || n.faults.Load() != 0 || n.inFlight.Load() != 0 {
+			t.Errorf("%v, %v calls, %+v", err, calls, s.Nodes()[1])
 		}
 	})
 }
