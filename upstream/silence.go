@@ -43,13 +43,30 @@ func (n *node) release(attempt context.Context) {
 	n.mu.Unlock()
 }
 
-// abandon gives up all attempts that may be.
-func (n *node) abandon() {
+// abandon gives up attempts at a node, as many as can be made at others: the rest
+// wait on, since the node may still answer.
+func (s *Set) abandon(n *node) {
+	room := 0
+	for _, other := range s.nodes {
+		if other != n && other.usable() {
+			room += other.retries(s.settings.InFlight)
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, giveUp := range n.reads {
+		if room--; room < 0 {
+			return
+		}
 		giveUp()
 	}
+}
+
+// retries is how many retries can come to the node at once.
+func (n *node) retries(limit int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return max(0, min(int(n.budget), limit-int(n.inFlight.Load())))
 }
 
 // hearken has the watcher listen to a node that an attempt begins at. Where
@@ -115,7 +132,7 @@ func (s *Set) challenge(n *node, heard, patience time.Duration) {
 	s.silencing.Unlock()
 	if silent {
 		n.opened.Add(1)
-		n.abandon()
+		s.abandon(n)
 	}
 }
 

@@ -335,35 +335,39 @@ func TestANodeThatGoesBeforeItIsAsked(t *testing.T) {
 	})
 }
 
-// Retries of what was given up are as bounded as others.
-func TestWhatIsGivenUpIsRetriedWithinTheBudget(t *testing.T) {
+// No more is given up than can be retried: the rest waits for the node to go on.
+func TestNoMoreIsGivenUpThanCanBeRetried(t *testing.T) {
 	run(t, 2, Settings{InFlight: 10}, func(t *testing.T, s *Set, svc *service) {
-		failed := 0
-		for range 5 { // hangs
-			svc.tell(1, nil, time.Hour)
+		retried := 0
+		for range 5 {
+			svc.halt(1)
 			var all sync.WaitGroup
-			var mu sync.Mutex
 			for range 5 {
 				all.Go(func() {
-					n := s.nodes[1]
-					n.enter(10)
-					err := s.attempt(t.Context(), n, time.Hour, true, svc.call)
-					if !errors.Is(err, errSilent) {
+					s.nodes[1].enter(10)
+					err := s.attempt(t.Context(), s.nodes[1], 5*time.Second, true, svc.call)
+					if err != nil && !(errors.Is(err, errSilent) && s.nodes[0].spend()) {
 						t.Error(err)
-					}
-					mu.Lock()
-					defer mu.Unlock()
-					if !s.nodes[0].spend() {
-						failed++
 					}
 				})
 			}
+			after(2 * time.Second)
+			retried += 5 - s.Nodes()[1].InFlight
+			svc.resume(1)
 			all.Wait()
-			svc.tell(1, nil, 0)
-			after(10 * time.Second)
+			after(time.Second)
 		}
-		if failed != 15 {
-			t.Errorf("%d of 25 were not retried, want all but 10", failed)
+		if retried != 10 {
+			t.Errorf("%d retries with a budget of 10", retried)
+		}
+	})
+	// Nor is it given up when the others are full.
+	run(t, 2, Settings{InFlight: 10}, func(t *testing.T, s *Set, svc *service) {
+		svc.busy(0, 3*time.Second)
+		svc.halt(1)
+		failed, _ := load(t, s, svc, 20, 0, 0, func() { time.AfterFunc(2*time.Second, func() { svc.resume(1) }) })
+		if failed != 0 || s.Nodes()[1].Opened != 1 {
+			t.Errorf("%d failed, %+v", failed, s.Nodes())
 		}
 	})
 }
