@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -30,11 +31,12 @@ const (
 type node struct {
 	name    string
 	index   int
+	began   time.Time
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	closed  atomic.Bool   // the breaker is
 	inRow   atomic.Uint32 // faults since the last answer; the library's own count fades with its window
-	wake    chan struct{} // tells the watcher that the node is not usable; of capacity one
-	opened  atomic.Uint64 // how often the breaker opened
+	wake    chan struct{} // tells the watcher that the node is not usable, or to listen; of capacity one
+	opened  atomic.Uint64 // how often the breaker opened or the node went silent
 
 	suspended atomic.Uint64 // number of the newest suspension, 0 when there is none
 
@@ -42,10 +44,15 @@ type node struct {
 	requests atomic.Uint64
 	faults   atomic.Uint64
 
+	heard    atomic.Int64 // by now's clock: the last answer, or the first request after a time without any
+	listened atomic.Bool  // the watcher listens, or has been told to
+
 	mu      sync.Mutex
-	latency time.Duration // moving average; 0 before the first attempt
-	at      time.Time     // when latency was last brought up to date
-	budget  float64       // retries that others may send here
+	latency time.Duration                          // moving average; 0 before the first attempt
+	at      time.Time                              // when latency was last brought up to date
+	usual   time.Duration                          // moving average of what was answered; does not fade
+	budget  float64                                // retries that others may send here
+	reads   map[context.Context]context.CancelFunc // attempts under way that may be given up
 }
 
 func (n *node) readyToTrip(c gobreaker.Counts) bool {
@@ -65,6 +72,9 @@ func (n *node) rouse() {
 
 // enter counts a request in, unless the node has as many as it may have.
 func (n *node) enter(limit int) bool {
+	if n.inFlight.Load() == 0 {
+		n.heard.Store(int64(n.now())) // a node is not silent for as long as nothing is asked
+	}
 	if n.inFlight.Add(1) > int64(limit) {
 		n.inFlight.Add(-1)
 		return false
@@ -80,6 +90,9 @@ func (n *node) observe(d time.Duration, failed bool) {
 	now := time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !failed {
+		n.usual += time.Duration(latencyWeight * float64(d-n.usual))
+	}
 	faded := n.faded(now)
 	if failed && d < faded {
 		return
@@ -134,7 +147,7 @@ type Status struct {
 	Usable    bool          // users' requests may go there
 	Suspended bool          // out of use by Suspend, whatever its breaker says
 	Breaker   string        // "closed", "half-open", "open"
-	Opened    uint64        // how often the breaker opened
+	Opened    uint64        // how often the breaker opened or the node went silent
 	InFlight  int           // requests
 	Latency   time.Duration // moving average
 	Requests  uint64        // attempts

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,9 @@ type Settings struct {
 	InFlight int
 	// Probe tries a node that is not usable. Its context ends after Attempt.
 	Probe func(ctx context.Context, node int) error
+	// Alive asks a usable node that has been silent for any answer at all, and
+	// nobody else: it tells a slow node from one that hangs. It is Probe if not given.
+	Alive func(ctx context.Context, node int) error
 	// Changed, when given, is told of a new state. Calls follow each other;
 	// states that pass quickly may be left out.
 	Changed func(State)
@@ -61,6 +65,9 @@ func (s *Settings) fill() {
 	if s.InFlight <= 0 {
 		s.InFlight = 256
 	}
+	if s.Alive == nil {
+		s.Alive = s.Probe
+	}
 }
 
 // Set is the nodes of one upstream. It is safe for concurrent use.
@@ -68,6 +75,8 @@ type Set struct {
 	settings    Settings
 	nodes       []*node
 	suspensions atomic.Uint64
+	besides     atomic.Int64 // requests by At under way
+	silencing   sync.Mutex   // held while a silent node is judged by whether another is usable
 
 	ctx     context.Context // of the watchers
 	stop    context.CancelFunc
@@ -83,7 +92,7 @@ func New(names []string, settings Settings) *Set {
 	s := &Set{settings: settings, changed: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for i, name := range names {
-		n := &node{name: name, index: i, wake: make(chan struct{}, 1), budget: float64(settings.InFlight)}
+		n := &node{name: name, index: i, began: time.Now(), wake: make(chan struct{}, 1), budget: float64(settings.InFlight), reads: map[context.Context]context.CancelFunc{}}
 		n.closed.Store(true)
 		n.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 			// The library ignores attempts that began before its window.
@@ -114,8 +123,10 @@ func New(names []string, settings Settings) *Set {
 	return s
 }
 
-// errGone stands for attempts that say nothing about the node.
-var errGone = errors.New("the caller is gone")
+var (
+	errGone = errors.New("the caller is gone") // stands for attempts that say nothing about the node
+	errLeft = errors.New("it went out of use a moment ago")
+)
 
 // Close stops the probes and waits for them and for Changed to return. Requests
 // under way are not ended by it.
@@ -126,33 +137,37 @@ func (s *Set) Close() {
 
 // Read makes one attempt at a node that is believed healthy and, if that ends in
 // a fault, a second one at another: at the same only where there is no other and
-// it broke rather than hung. call gets a context that ends with its attempt; it
-// is called in the caller's goroutine. The error is that of the last attempt; no
-// usable node at all, or none with room, is edek.Unavailable, at once.
+// it broke rather than hung. An attempt that was given up since its node went
+// silent is made up for by one more. call gets a context that ends with its
+// attempt; it is called in the caller's goroutine. The error is that of the last
+// attempt; no usable node at all, or none with room, is edek.Unavailable, at once.
 func (s *Set) Read(ctx context.Context, call func(ctx context.Context, node int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.settings.Total)
 	defer cancel()
-	first := s.enter(nil)
-	if first == nil {
-		return s.refusal()
+	n := s.enter(nil)
+	if n == nil {
+		return s.Refusal()
 	}
-	first.earn(float64(s.settings.InFlight))
-	err := s.attempt(ctx, first, s.settings.Attempt, call)
-	if _, isFault := errors.AsType[*Fault](err); !isFault || ctx.Err() != nil {
-		return err
+	n.earn(float64(s.settings.InFlight))
+	for retried := false; ; {
+		err := s.attempt(ctx, n, s.settings.Attempt, true, call)
+		if _, isFault := errors.AsType[*Fault](err); !isFault || ctx.Err() != nil || retried {
+			return err
+		}
+		retried = !errors.Is(err, errSilent)
+		next := s.enter(n)
+		if next == nil && len(s.nodes) == 1 && !errors.Is(err, context.DeadlineExceeded) && n.usable() && n.enter(s.settings.InFlight) {
+			next = n
+		}
+		if next == nil {
+			return err
+		}
+		if !next.spend() {
+			next.leave()
+			return err
+		}
+		n = next
 	}
-	next := s.enter(first)
-	if next == nil && len(s.nodes) == 1 && !errors.Is(err, context.DeadlineExceeded) && first.usable() && first.enter(s.settings.InFlight) {
-		next = first
-	}
-	if next == nil {
-		return err
-	}
-	if !next.spend() {
-		next.leave()
-		return err
-	}
-	return s.attempt(ctx, next, s.settings.Attempt, call)
 }
 
 // Write makes one attempt at one node after another, until one may have got the
@@ -163,10 +178,10 @@ func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int
 	defer cancel()
 	n := s.enter(nil)
 	if n == nil {
-		return s.refusal()
+		return s.Refusal()
 	}
 	for tried := 1; ; tried++ {
-		err := s.attempt(ctx, n, s.settings.Total, call)
+		err := s.attempt(ctx, n, s.settings.Total, false, call)
 		fault, isFault := errors.AsType[*Fault](err)
 		if !isFault || fault.Sent || ctx.Err() != nil || tried == len(s.nodes) {
 			return err
@@ -181,9 +196,11 @@ func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int
 // full: for what has to reach every node. The outcome counts if it is usable.
 func (s *Set) At(ctx context.Context, node int, call func(ctx context.Context, node int) error) error {
 	n := s.nodes[node]
-	n.inFlight.Add(1)
+	s.besides.Add(1)
+	defer s.besides.Add(-1)
+	n.enter(math.MaxInt)
 	if n.usable() {
-		return s.attempt(ctx, n, s.settings.Attempt, call)
+		return s.attempt(ctx, n, s.settings.Attempt, true, call)
 	}
 	defer n.leave()
 	ctx, cancel := context.WithTimeout(ctx, s.settings.Attempt)
@@ -193,6 +210,9 @@ func (s *Set) At(ctx context.Context, node int, call func(ctx context.Context, n
 
 // Attempt is how long one attempt may take.
 func (s *Set) Attempt() time.Duration { return s.settings.Attempt }
+
+// Total is how long a request may take.
+func (s *Set) Total() time.Duration { return s.settings.Total }
 
 // InFlight is how many requests one node may have.
 func (s *Set) InFlight() int { return s.settings.InFlight }
@@ -239,26 +259,42 @@ func draw(nodes []*node) int {
 	return len(nodes) - 1
 }
 
-// attempt runs call at a node that has been entered, and leaves it.
-func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, call func(context.Context, int) error) error {
+// attempt runs call at a node that has been entered, and leaves it. What may be
+// repeated is given up when the node goes silent.
+func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, repeatable bool, call func(context.Context, int) error) error {
 	defer n.leave()
 	done, err := n.breaker.Allow()
 	if err != nil { // it opened a moment ago
 		return &Fault{Err: fmt.Errorf("%s: %w", n.name, err)}
 	}
-	n.requests.Add(1)
-	started := time.Now()
 	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if repeatable {
+		n.hold(attempt, cancel)
+		defer n.release(attempt)
+	}
+	if !n.usable() { // from here on, who takes the node out of use finds the attempt held
+		done(errGone)
+		return &Fault{Err: fmt.Errorf("%s: %w", n.name, errLeft)}
+	}
+	s.hearken(n)
+	n.requests.Add(1)
+	started := time.Now()
 	err = call(attempt, n.index)
 	took := time.Since(started)
 	fault, isFault := errors.AsType[*Fault](err)
 	switch {
+	case isFault && ctx.Err() == nil && errors.Is(attempt.Err(), context.Canceled):
+		err = &Fault{Err: fmt.Errorf("%s: %w", n.name, errSilent), Sent: fault.Sent}
+		n.faults.Add(1)
+		n.observe(took, true)
+		done(errGone) // it is out of use; an open breaker would keep it so after it is back
 	case errors.Is(err, ErrNotSent):
 		done(errGone)
 	case !isFault && errors.Is(err, context.DeadlineExceeded):
 		done(errGone) // the user of the set holds the time against nobody
 	case !isFault:
+		n.heard.Store(int64(n.now()))
 		n.observe(took, false)
 		n.inRow.Store(0)
 		done(nil)
@@ -273,8 +309,8 @@ func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, call
 	return err
 }
 
-// refusal is the answer when no node can take a request.
-func (s *Set) refusal() error {
+// Refusal is the answer when no node can take a request.
+func (s *Set) Refusal() error {
 	state, text := s.State(), "every node has as many requests as it may have: try again, or raise the bound of requests in flight"
 	if state != OK {
 		text = "no node can be reached: their logs and the network between may say why"
@@ -333,7 +369,7 @@ func (s *Set) report() {
 	}
 }
 
-// watch probes a node for as long as it is not usable.
+// watch restores a node that is not usable, and listens to one that is.
 func (s *Set) watch(n *node) {
 	for {
 		select {
@@ -341,14 +377,20 @@ func (s *Set) watch(n *node) {
 			return
 		case <-n.wake:
 		}
-		for wait := s.pause(n); !n.usable(); wait = s.settings.Open {
-			select {
-			case <-s.ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-			s.probe(n)
+		s.restore(n)
+		s.listen(n)
+	}
+}
+
+// restore probes a node for as long as it is not usable.
+func (s *Set) restore(n *node) {
+	for wait := s.pause(n); !n.usable(); wait = s.settings.Open {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(wait):
 		}
+		s.probe(n)
 	}
 }
 
@@ -370,6 +412,9 @@ func (s *Set) probe(n *node) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.settings.Attempt)
 	defer cancel()
 	err = s.settings.Probe(ctx, n.index)
+	if err == nil {
+		n.heard.Store(int64(n.now()))
+	}
 	done(err)
 	if err == nil && suspension != 0 && n.suspended.CompareAndSwap(suspension, 0) {
 		s.rouse()

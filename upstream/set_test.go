@@ -24,12 +24,14 @@ type service struct {
 	mu     sync.Mutex
 	fails  []error // by node; nil: it answers
 	takes  []time.Duration
+	works  []time.Duration // how much longer calls take
+	halts  []chan struct{} // closed when the node goes on; nil: it has not been halted
 	calls  []int
 	probes []int
 }
 
 func newService(nodes int) *service {
-	return &service{fails: make([]error, nodes), takes: make([]time.Duration, nodes), calls: make([]int, nodes), probes: make([]int, nodes)}
+	return &service{fails: make([]error, nodes), takes: make([]time.Duration, nodes), works: make([]time.Duration, nodes), halts: make([]chan struct{}, nodes), calls: make([]int, nodes), probes: make([]int, nodes)}
 }
 
 func (s *service) tell(node int, err error, takes time.Duration) {
@@ -38,30 +40,62 @@ func (s *service) tell(node int, err error, takes time.Duration) {
 	s.fails[node], s.takes[node] = err, takes
 }
 
-func (s *service) answer(ctx context.Context, node int) error {
+// busy makes calls take longer, but not probes.
+func (s *service) busy(node int, works time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.works[node] = works
+}
+
+// halt stops a node with all it works on, until resume.
+func (s *service) halt(node int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halts[node] = make(chan struct{})
+}
+
+func (s *service) resume(node int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.halts[node])
+	s.halts[node] = nil
+}
+
+func (s *service) answer(ctx context.Context, node int, works time.Duration) error {
 	s.mu.Lock()
 	err, takes := s.fails[node], s.takes[node]
 	s.mu.Unlock()
 	select {
-	case <-time.After(takes):
-		return err
+	case <-time.After(takes + works):
 	case <-ctx.Done():
 		return &Fault{Err: ctx.Err(), Sent: true}
 	}
+	s.mu.Lock()
+	halted := s.halts[node]
+	s.mu.Unlock()
+	if halted != nil {
+		select {
+		case <-halted:
+		case <-ctx.Done():
+			return &Fault{Err: ctx.Err(), Sent: true}
+		}
+	}
+	return err
 }
 
 func (s *service) call(ctx context.Context, node int) error {
 	s.mu.Lock()
 	s.calls[node]++
+	works := s.works[node]
 	s.mu.Unlock()
-	return s.answer(ctx, node)
+	return s.answer(ctx, node, works)
 }
 
 func (s *service) probe(ctx context.Context, node int) error {
 	s.mu.Lock()
 	s.probes[node]++
 	s.mu.Unlock()
-	return s.answer(ctx, node)
+	return s.answer(ctx, node, 0)
 }
 
 func (s *service) counts() (calls, probes []int) {
@@ -200,8 +234,10 @@ func TestAnswersAndLeavingCallersAreNoFaults(t *testing.T) {
 		if calls, _ := svc.counts(); calls[0]+calls[1] != 100 {
 			t.Errorf("exceptions are asked for again: %v", calls)
 		}
-		svc.tell(0, nil, time.Hour)
-		svc.tell(1, nil, time.Hour)
+		svc.tell(0, nil, 0)
+		svc.tell(1, nil, 0)
+		svc.busy(0, time.Hour)
+		svc.busy(1, time.Hour)
 		for range 100 {
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(900*time.Millisecond, cancel)
@@ -216,6 +252,8 @@ func TestAnswersAndLeavingCallersAreNoFaults(t *testing.T) {
 			}
 		}
 		// A caller with nearly as much patience as an attempt has does tell.
+		svc.tell(0, nil, time.Hour)
+		svc.tell(1, nil, time.Hour)
 		for range 20 {
 			ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
 			s.Read(ctx, svc.call)
@@ -280,8 +318,8 @@ func TestRetriesAreBudgeted(t *testing.T) {
 
 func TestInFlightIsBounded(t *testing.T) {
 	run(t, 2, Settings{InFlight: 3, Attempt: time.Minute}, func(t *testing.T, s *Set, svc *service) {
-		svc.tell(0, nil, time.Second)
-		svc.tell(1, nil, time.Second)
+		svc.busy(0, time.Second)
+		svc.busy(1, time.Second)
 		var served atomic.Int64
 		var all sync.WaitGroup
 		for range 20 {
@@ -385,7 +423,7 @@ func TestSuspension(t *testing.T) {
 }
 
 // Whatever happens to the nodes: a read reaches only nodes that are in use, at
-// most twice; a node is out of use after so many faults in a row; and once all
+// most twice, not counting where it was given up; a node is out of use after so many faults in a row; and once all
 // behave for a while, all are in use and the word is ok.
 func TestBreakersAsAWhole(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
@@ -410,11 +448,14 @@ func TestBreakersAsAWhole(t *testing.T) {
 				}
 				attempts := 0
 				s.Read(t.Context(), func(ctx context.Context, node int) error {
-					attempts++
 					if !s.Usable(node) {
 						t.Errorf("a read at %+v", s.Nodes()[node])
 					}
 					err := svc.call(ctx, node)
+					if errors.Is(err, context.Canceled) {
+						return err
+					}
+					attempts++
 					if inRow[node]++; err == nil {
 						inRow[node] = 0
 					}

@@ -55,8 +55,8 @@ func (o *Options) loseNodeBy(name string, lose func(*node) error) (rows []report
 			}
 			requests = append(requests, s.generate(i), s.Client.DecryptRequest(edeks[0], s.cookie, ""))
 		}
-		// Each of those that hang at the node holds a connection.
-		connections := loadConnections + int(o.NodeRate*2*o.Attempt.Seconds())
+		// Each of those that hang at the node holds a connection, for a second at most.
+		connections := loadConnections + int(o.NodeRate)
 		pool, err := s.pool(connections)
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ type Options struct {
 	Budget   int     `default:"64" help:"MiB for EDEKs that are ready, in the part zipf."`
 
 	NodeRate float64       `default:"400" help:"Reads a second of the part nodes, half of them decrypts."`
-	Attempt  time.Duration `default:"500ms" help:"edekd.upstream.attempt.ms of the part nodes."`
+	Attempt  time.Duration `default:"5s" help:"edekd.upstream.attempt.ms of the part nodes."`
 
 	Outage     time.Duration `default:"10m" help:"How long both nodes are gone."`
 	OutageWarm time.Duration `default:"8m" help:"Load before that."`

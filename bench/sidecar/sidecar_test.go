@@ -14,7 +14,7 @@ import (
 func short() *Options {
 	return &Options{ServerCPU: 0, ClientCPU: 0, RoundTrip: 4 * time.Millisecond, Length: 2 * time.Second, Warm: 100 * time.Millisecond,
 		Rate: 200, Slices: 1, Slice: 20 * time.Millisecond, Rounds: 1, Keys: 20, ZipfRate: 200, Budget: 8,
-		NodeRate: 100, Attempt: 500 * time.Millisecond, Outage: time.Second, OutageWarm: 3 * time.Second, Return: 2 * time.Second,
+		NodeRate: 100, Attempt: 5 * time.Second, Outage: time.Second, OutageWarm: 3 * time.Second, Return: 2 * time.Second,
 		Decrypt: "cache", ForwardRate: 20}
 }
 

@@ -66,8 +66,8 @@ func countKeys(ctx context.Context, p keys.Provider) (count int, text string, er
 	return len(names), strconv.Itoa(len(names)), err
 }
 
-// registerNodes shows how each node of a KMS behind edekd is. Of two providers at
-// one address, the first is shown.
+// registerNodes shows how each KMS behind edekd and each of its nodes is. Of two
+// providers at one address, the first is shown.
 func registerNodes(set *metrics.Set, p keys.Provider) {
 	ones, _ := keys.FarOnes(p)
 	for _, far := range ones {
@@ -75,6 +75,9 @@ func registerNodes(set *metrics.Set, p keys.Provider) {
 		if !ok {
 			continue
 		}
+		label := "{kms=" + strconv.Quote(k.String()) + "}"
+		set.GetOrCreateGauge("edekd_upstream_waiting"+label, func() float64 { return float64(k.Queue().Waiting) })
+		set.GetOrCreateGauge("edekd_upstream_refused_total"+label, func() float64 { return float64(k.Queue().Refused) })
 		for i, node := range k.Nodes() {
 			label := "{node=" + strconv.Quote(node.Name) + "}"
 			now := func() upstream.Status { return k.Nodes()[i] }

@@ -27,6 +27,8 @@ func TestNodesAreShown(t *testing.T) {
 	var text bytes.Buffer
 	set.WritePrometheus(&text)
 	for _, line := range []string{
+		`edekd_upstream_waiting{kms="kms://http@127.0.0.1;127.0.0.2:1/kms"} 0`,
+		`edekd_upstream_refused_total{kms="kms://http@127.0.0.1:1/other"} 0`,
 		`edekd_upstream_node_usable{node="127.0.0.1:1"} 1`,
 		`edekd_upstream_node_usable{node="127.0.0.2:1"} 1`,
 		`edekd_upstream_node_faults_total{node="127.0.0.2:1"} 0`,

@@ -52,7 +52,7 @@ var properties = []Property{
 	{"edekd.upstream.poll.seconds", "10", "How often keys in use are compared with those of the KMS, to see changes made elsewhere."},
 	{"edekd.upstream.attempt.ms", "5000", "How long one server of the KMS may take to answer, in milliseconds."},
 	{"edekd.upstream.total.ms", "12500", "How long a request to the KMS may take with its repetition, in milliseconds."},
-	{"edekd.upstream.in-flight", "256", "How many requests may be under way at one server of the KMS."},
+	{"edekd.upstream.in-flight", "256", "How many requests may be under way at one server of the KMS; the others wait their turn."},
 	{"edekd.drain.seconds", "3", "How long, after the signal to stop, connections are still accepted so that load balancers notice; 0 to 8."},
 }
 

@@ -40,12 +40,14 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
+	"github.com/edekd/edekd/upstream/queue"
 )
 
 // Client is a KMS with all its nodes. It is safe for concurrent use.
 type Client struct {
 	config Config
 	set    *upstream.Set
+	queue  *queue.Queue // for room at the nodes
 	nodes  []*node
 	pooled *http.Transport // for all but changes
 	fresh  *http.Transport // a new connection for each request
@@ -84,8 +86,9 @@ func New(config Config) (*Client, error) {
 		c.nodes = append(c.nodes, &node{addr: addr, host: strings.ToLower(host), base: config.Scheme + "://" + addr + config.Path + "/v1/"})
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.queue = queue.New(func() int { return c.set.Places() })
 	c.set = upstream.New(config.Nodes, upstream.Settings{Attempt: config.Attempt, Total: config.Total, Open: config.Open,
-		InFlight: config.InFlight, Probe: c.probe, Changed: config.Changed})
+		InFlight: config.InFlight, Probe: c.probe, Alive: c.alive, Changed: c.changed})
 	c.pooled = c.transport()
 	c.fresh = c.transport()
 	c.fresh.DisableKeepAlives = true
@@ -125,6 +128,16 @@ func (c *Client) State() upstream.State { return c.set.State() }
 // Nodes is the status of each node.
 func (c *Client) Nodes() []upstream.Status { return c.set.Nodes() }
 
+// Queue is who waits for room at the nodes.
+func (c *Client) Queue() queue.Status { return c.queue.Status() }
+
+func (c *Client) changed(s upstream.State) {
+	c.queue.Turned()
+	if c.config.Changed != nil {
+		c.config.Changed(s)
+	}
+}
+
 // request is one call of the interface, to whatever node.
 type request struct {
 	op     string // for people
@@ -151,24 +164,77 @@ func escape(name string) string { return strings.ReplaceAll(url.QueryEscape(name
 // read asks usable nodes. take gets the body, which is zeroed after it; what it
 // objects to is a fault of the node, unless it says edek.NotFound.
 func (c *Client) read(ctx context.Context, r *request, take func(body []byte) error) error {
-	if err := c.admit(r); err != nil {
+	ctx, turn, err := c.enter(ctx, r)
+	if err != nil {
 		return err
 	}
-	err := c.set.Read(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.pooled, r, take) })
+	defer turn.end()
+	err = c.set.Read(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.pooled, r, take) })
 	return c.explain(r, err, edek.Unavailable)
 }
 
 // write asks one node, over a connection of its own.
 func (c *Client) write(ctx context.Context, r *request, take func(body []byte) error) error {
-	if err := c.admit(r); err != nil {
+	ctx, turn, err := c.enter(ctx, r)
+	if err != nil {
 		return err
 	}
-	err := c.set.Write(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.fresh, r, take) })
+	defer turn.end()
+	err = c.set.Write(ctx, func(ctx context.Context, i int) error { return c.ask(ctx, c.nodes[i], c.fresh, r, take) })
 	kind := edek.Unavailable
 	if fault, ok := errors.AsType[*upstream.Fault](err); ok && fault.Sent {
 		kind = edek.Unsettled
 	}
 	return c.explain(r, err, kind)
+}
+
+// turn is what a request holds while it is made.
+type turn struct {
+	place  queue.Place
+	cancel context.CancelFunc // nil if it did not wait
+}
+
+func (t turn) end() {
+	t.place.Leave()
+	if t.cancel != nil {
+		t.cancel()
+	}
+}
+
+// enter returns when a request may be sent, or why it may not. What it waits is
+// part of the time that it may take: the context is the one to go on with.
+func (c *Client) enter(ctx context.Context, r *request) (context.Context, turn, error) {
+	if err := c.admit(r); err != nil {
+		return ctx, turn{}, err
+	}
+	who := queue.Caller{User: r.caller.User, Real: r.caller.Real}
+	if place, ok := c.queue.Take(who); ok {
+		return ctx, turn{place, nil}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.set.Total())
+	place, err := c.queue.Wait(ctx, who, r.key)
+	if err != nil {
+		cancel()
+		return ctx, turn{}, c.refusal(r, err)
+	}
+	return ctx, turn{place, cancel}, nil
+}
+
+// refusal puts the queue's reason not to let a call in into the family's words.
+func (c *Client) refusal(r *request, why error) error {
+	e := &edek.Error{Kind: edek.Unavailable, Op: r.op, Key: r.key}
+	switch why {
+	case queue.ErrNone:
+		return c.set.Refusal()
+	case queue.ErrFull:
+		e.Text = "too many calls wait for the upstream KMS: try again, or raise the bound of requests in flight if it can take more"
+	case queue.ErrLate:
+		e.Text = "the upstream KMS has too much to do to answer in time: try again, or raise the bound of requests in flight if it can take more"
+	default:
+		e.Text, e.Err = "the call was given up while it waited for the upstream KMS", why
+	}
+	e.Text = c.set.State().String() + ": " + e.Text
+	return e
 }
 
 // admit refuses what must not be sent.

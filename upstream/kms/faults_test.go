@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,20 +113,110 @@ func TestOneNodeMisbehaves(t *testing.T) {
 	}
 }
 
+// However long an attempt may take, nobody waits that long for a node that hangs.
 func TestOneNodeHangs(t *testing.T) {
 	good, bad := startFake(t, "k"), startFake(t, "k")
 	release := make(chan struct{})
 	bad.set(hang(release))
-	c := newClient(t, func(c *Config) { c.Attempt = 2 * time.Second }, good, bad)
-	for round := 0; c.Nodes()[1].Opened == 0; round++ {
-		if round == 10 {
-			t.Fatal("the node stays in use")
-		}
+	c := newClient(t, func(c *Config) { c.Attempt = time.Hour }, good, bad)
+	eventually(t, "the node is out of use", func() bool {
 		calls(t, 24, func() error { return generate(c, "k", 1) })
+		return !c.Nodes()[1].Usable
+	})
+	if s := c.Nodes()[1]; s.Opened != 1 || s.Faults == 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := c.InvalidateEverywhere(t.Context(), "k"); err != nil {
+		t.Error(err)
 	}
 	close(release)
 	eventually(t, "the node is used again", func() bool { return c.Nodes()[1].Usable })
 	calls(t, 24, func() error { return generate(c, "k", 1) })
+	if got := bad.seen(); !slices.ContainsFunc(got, func(r string) bool { return strings.Contains(r, "/k/_invalidatecache") }) {
+		t.Errorf("the node is used again and was not told of a change: %q", got)
+	}
+}
+
+// A host that is gone does not refuse connections: they are not made.
+func TestAHostDoesNotTakeConnections(t *testing.T) {
+	good := startFake(t, "k")
+	c := newClient(t, func(c *Config) { c.Attempt = time.Hour }, good, &fake{addr: fullListener(t)})
+	eventually(t, "the node is out of use", func() bool {
+		calls(t, 24, func() error { return generate(c, "k", 1) })
+		return !c.Nodes()[1].Usable
+	})
+}
+
+// fullListener listens with a backlog that is full: what connects to it waits.
+func fullListener(t *testing.T) string {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port))
+	for range 100 {
+		conn, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Fatal("it takes any number of connections")
+	return ""
+}
+
+// A list that takes long at one of two nodes: the node says that it lives, and
+// stays in use.
+func TestANodeThatIsBusy(t *testing.T) {
+	asked := make(chan struct{})
+	var once sync.Once
+	busy := func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodOptions {
+			once.Do(func() { close(asked) })
+			return false
+		}
+		<-asked
+		return false
+	}
+	a, b := startFake(t, "k"), startFake(t, "k")
+	a.set(busy)
+	b.set(busy)
+	c := newClient(t, nil, a, b)
+	if _, err := c.Names(t.Context(), alice); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Nodes() {
+		if !s.Usable || s.Opened != 0 || s.Faults != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// Any answer shows that a node lives, a refusal too, and none needs a KDC. What
+// stands before a node may say that it does not.
+func TestAlive(t *testing.T) {
+	f := startFake(t)
+	c := newClient(t, func(c *Config) { c.Kerberos = &Kerberos{Principal: "edekd", Keytab: "/no/such/keytab"} }, f)
+	for status, lives := range map[int]bool{200: true, 401: true, 403: true, 502: false, 503: false} {
+		f.set(html(status))
+		if err := c.alive(t.Context(), 0); (err == nil) != lives {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+	f.set(hang(nil))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.alive(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
 }
 
 // A body that comes by drops does not keep anybody longer than an attempt.

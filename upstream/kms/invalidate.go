@@ -106,6 +106,7 @@ func (c *Client) InvalidateEverywhere(ctx context.Context, name string) error {
 		})
 	}
 	all.Wait()
+	c.queue.Turned() // the room that this took is free again
 	return errors.Join(errs...)
 }
 

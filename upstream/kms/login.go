@@ -154,3 +154,28 @@ func (c *Client) probe(ctx context.Context, i int) error {
 	}
 	return c.settle(ctx, n)
 }
+
+// alive asks a node for any answer: with the login that there is, or with none,
+// since a new one depends on the KDC, too. A server that says itself that it, or
+// the one behind it, is out of order does not live.
+func (c *Client) alive(ctx context.Context, i int) error {
+	n := c.nodes[i]
+	q, err := http.NewRequestWithContext(ctx, http.MethodOptions, n.base+c.parameters(&request{}), nil)
+	if err != nil {
+		return err
+	}
+	q.Header.Set("User-Agent", agent)
+	if p := n.session.cookie.Load(); p != nil {
+		q.Header.Set("Cookie", *p)
+	}
+	resp, err := c.pooled.RoundTrip(q)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	io.CopyN(io.Discard, resp.Body, maxError) // for the connection's sake
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("%s: %s", n.addr, oneLine(resp.Status, 200))
+	}
+	return nil
+}
