@@ -45,6 +45,7 @@ type node struct {
 	faults   atomic.Uint64
 
 	heard    atomic.Int64 // by now's clock: the last answer, or the first request after a time without any
+	lived    atomic.Int64 // when it last said that it lives, and nothing else
 	listened atomic.Bool  // the watcher listens, or has been told to
 
 	mu      sync.Mutex

@@ -81,13 +81,9 @@ func (s *Set) hearken(n *node) {
 // flight there. It wakes when silence would be too long if nothing came
 // meanwhile, so a node that answers all the time costs a few looks a second.
 func (s *Set) listen(n *node) {
-	for probed := time.Duration(0); n.listened.Load() && n.usable(); {
+	for s.ctx.Err() == nil && n.listened.Load() && n.usable() {
 		heard, patience := time.Duration(n.heard.Load()), n.patience()
-		due := heard + patience
-		if probed > heard {
-			due = probed + s.settings.Open // it lives: what it works on takes long
-		}
-		wait := due - n.now()
+		wait := s.due(n) - n.now()
 		switch {
 		case wait > 0:
 		case n.inFlight.Load() == 0:
@@ -96,9 +92,8 @@ func (s *Set) listen(n *node) {
 				n.listened.Store(true)
 			}
 			continue
-		case s.another(n):
+		case s.another(n, (*node).usable):
 			s.challenge(n, heard, patience)
-			probed = n.now()
 			continue
 		default:
 			wait = patience
@@ -115,17 +110,35 @@ func (s *Set) listen(n *node) {
 	}
 }
 
+// due is when a node will have been silent for too long. One that lives without
+// answering works on what takes long, and is left alone for a while.
+func (s *Set) due(n *node) time.Duration {
+	heard, lived := time.Duration(n.heard.Load()), time.Duration(n.lived.Load())
+	if lived > heard {
+		return lived + s.settings.Open
+	}
+	return heard + n.patience()
+}
+
+// answers reports whether a node is usable and not silent itself.
+func (s *Set) answers(n *node) bool {
+	return n.usable() && (n.inFlight.Load() == 0 || n.now() < s.due(n))
+}
+
 // challenge asks a node that has been silent since heard whether it is alive, and
-// takes it out of use if that is not answered either: but never the last one,
-// which may be slow, and whose answers are worth waiting for.
+// takes it out of use if that is not answered either. But only while another
+// answers: what keeps all of them silent is not to be had from fewer, and the
+// last one may be slow, so its answers are worth waiting for.
 func (s *Set) challenge(n *node, heard, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(s.ctx, min(patience, s.settings.Attempt))
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	if s.settings.Alive(ctx, n.index) == nil || s.ctx.Err() != nil {
+	if s.settings.Alive(ctx, n.index) == nil {
+		n.lived.Store(int64(n.now()))
 		return
 	}
+	<-ctx.Done() // also after a refusal, which is no reason to ask all the time
 	s.silencing.Lock()
-	silent := time.Duration(n.heard.Load()) == heard && n.usable() && s.another(n)
+	silent := time.Duration(n.heard.Load()) == heard && n.usable() && s.ctx.Err() == nil && s.another(n, s.answers)
 	if silent {
 		s.Suspend(n.index)
 	}
@@ -136,10 +149,10 @@ func (s *Set) challenge(n *node, heard, patience time.Duration) {
 	}
 }
 
-// another reports whether a node other than n is usable.
-func (s *Set) another(n *node) bool {
+// another reports whether some node other than n is so.
+func (s *Set) another(n *node, is func(*node) bool) bool {
 	for _, other := range s.nodes {
-		if other != n && other.usable() {
+		if other != n && is(other) {
 			return true
 		}
 	}
