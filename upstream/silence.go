@@ -11,10 +11,11 @@ import (
 // whether it is alive, which a node that is only slow answers.
 const (
 	// silence is how long a node may answer nothing before that is asked, and how
-	// long the answer to it may take. Where answers take long, it is so many
-	// times as much.
+	// long the answer to it may take: more where answers usually take long, but
+	// no more than lets a node that hangs be known within a second.
 	silence      = 250 * time.Millisecond
-	silenceTimes = 4
+	silenceTimes = 4 // what answers usually take
+	silenceMost  = 700 * time.Millisecond
 )
 
 // errSilent is why attempts were given up.
@@ -23,11 +24,11 @@ var errSilent = errors.New("it has gone silent")
 // now is the time since the node's set was made.
 func (n *node) now() time.Duration { return time.Since(n.began) }
 
-// patience is how long the node may be silent.
+// patience is how long the node may take to say that it lives.
 func (n *node) patience() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return max(silence, silenceTimes*n.usual)
+	return min(max(silence, silenceTimes*n.usual), silenceMost)
 }
 
 // hold remembers an attempt that may be given up.
@@ -82,7 +83,7 @@ func (s *Set) hearken(n *node) {
 // meanwhile, so a node that answers all the time costs a few looks a second.
 func (s *Set) listen(n *node) {
 	for s.ctx.Err() == nil && n.listened.Load() && n.usable() {
-		heard, patience := time.Duration(n.heard.Load()), n.patience()
+		heard := time.Duration(n.heard.Load())
 		wait := s.due(n) - n.now()
 		switch {
 		case wait > 0:
@@ -93,10 +94,10 @@ func (s *Set) listen(n *node) {
 			}
 			continue
 		case s.another(n, (*node).usable):
-			s.challenge(n, heard, patience)
+			s.challenge(n, heard)
 			continue
 		default:
-			wait = patience
+			wait = silence
 		}
 		select {
 		case <-s.ctx.Done():
@@ -117,7 +118,7 @@ func (s *Set) due(n *node) time.Duration {
 	if lived > heard {
 		return lived + s.settings.Open
 	}
-	return heard + n.patience()
+	return heard + silence
 }
 
 // answers reports whether a node is usable and not silent itself.
@@ -129,8 +130,8 @@ func (s *Set) answers(n *node) bool {
 // takes it out of use if that is not answered either. But only while another
 // answers: what keeps all of them silent is not to be had from fewer, and the
 // last one may be slow, so its answers are worth waiting for.
-func (s *Set) challenge(n *node, heard, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
+func (s *Set) challenge(n *node, heard time.Duration) {
+	ctx, cancel := context.WithTimeout(s.ctx, n.patience())
 	defer cancel()
 	if s.settings.Alive(ctx, n.index) == nil {
 		n.lived.Store(int64(n.now()))

@@ -114,20 +114,38 @@ func TestANodeThatHangsBesideABusyOne(t *testing.T) {
 	})
 }
 
-// Where answers take long, silence has to last longer.
-func TestSilenceIsMeasuredByWhatIsUsual(t *testing.T) {
+// Where answers take long, the one by which a node shows that it lives may, too.
+func TestSlowNodesAreNotSilent(t *testing.T) {
 	run(t, 2, Settings{}, func(t *testing.T, s *Set, svc *service) {
-		for i := range 2 {
-			svc.tell(i, nil, 500*time.Millisecond)
+		slow := func(takes time.Duration) {
+			svc.tell(0, nil, takes)
+			svc.tell(1, nil, takes)
+			if failed, _ := load(t, s, svc, 100, 300*time.Millisecond, 0, func() {}); failed != 0 {
+				t.Errorf("%d failed", failed)
+			}
 		}
-		load(t, s, svc, 100, 100*time.Millisecond, 0, func() {})
-		_, probed := svc.counts()
-		if failed, _ := load(t, s, svc, 200, 100*time.Millisecond, 0, func() {}); failed != 0 {
-			t.Errorf("%d failed", failed)
+		slow(100 * time.Millisecond)
+		slow(200 * time.Millisecond)
+		slow(600 * time.Millisecond)
+		for _, n := range s.Nodes() {
+			if n.Opened != 0 {
+				t.Errorf("%+v", n)
+			}
 		}
-		if _, now := svc.counts(); now[0] != probed[0] || now[1] != probed[1] {
-			t.Errorf("%v probes, then %v", probed, now)
-		}
+	})
+	// A node that hangs is known within a second all the same.
+	run(t, 2, Settings{}, func(t *testing.T, s *Set, svc *service) {
+		svc.tell(0, nil, 600*time.Millisecond)
+		svc.tell(1, nil, 600*time.Millisecond)
+		load(t, s, svc, 1500, 20*time.Millisecond, 1000, func() {
+			svc.halt(1)
+			time.AfterFunc(time.Second, func() {
+				if s.Usable(1) {
+					t.Errorf("%+v", s.Nodes()[1])
+				}
+			})
+		})
+		svc.resume(1)
 	})
 }
 
