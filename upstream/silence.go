@@ -128,8 +128,8 @@ func (s *Set) answers(n *node) bool {
 
 // challenge asks a node that has been silent since heard whether it is alive, and
 // takes it out of use if that is not answered either. But only while another
-// answers: what keeps all of them silent is not to be had from fewer, and the
-// last one may be slow, so its answers are worth waiting for.
+// answers: where all are silent, one less helps nobody, and the last one may be
+// slow, so that its answers are worth waiting for.
 func (s *Set) challenge(n *node, heard time.Duration) {
 	ctx, cancel := context.WithTimeout(s.ctx, n.patience())
 	defer cancel()
