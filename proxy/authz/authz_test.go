@@ -296,6 +296,24 @@ func TestOneAnswerForKeysWithoutRules(t *testing.T) {
 	}
 }
 
+// Names are views of a request's bytes, which the next request overwrites.
+func TestMemoCopiesNames(t *testing.T) {
+	for _, q := range []question{{user: "alice"}, {real: "proxy"}, {name: "k"}, {user: "alice", real: "proxy"}, {user: "alice", real: "proxy", name: "k"}} {
+		m, borrowed := newMemo(MemoBytes), q
+		for _, name := range []*string{&borrowed.user, &borrowed.real, &borrowed.name} {
+			*name = borrow([]byte(*name))
+		}
+		hash := m.hash(&q)
+		m.put(hash, &borrowed, nil, at(0))
+		for _, name := range []string{borrowed.user, borrowed.real, borrowed.name} {
+			clear(unsafe.Slice(unsafe.StringData(name), len(name)))
+		}
+		if m.get(hash, &q) == nil {
+			t.Errorf("the answer to %+v went with the request", q)
+		}
+	}
+}
+
 func TestMemoPrefersWhatIsOld(t *testing.T) {
 	m := newMemo(memoWays * memoEntryMax) // one set
 	ask := func(i int) *question { return &question{user: fmt.Sprint("user", i)} }

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe" // for the sizes of what is remembered
@@ -109,7 +110,7 @@ func (m *memo) put(hash uint64, q *question, err error, now time.Duration) {
 	if nUser+nReal+len(q.name) > memoNamesMax {
 		return
 	}
-	names := q.user + q.real + q.name
+	names := strings.Clone(q.user + q.real + q.name) // a sum with only one part is that part itself
 	e := &answered{question: *q, err: err, until: now + GroupsBelieved}
 	e.user, e.real, e.name = names[:nUser], names[nUser:nUser+nReal], names[nUser+nReal:]
 
