@@ -81,16 +81,26 @@ func (f *front[V]) stray(e *entry[V]) {
 	if f.strays.Add(e.cost) > strayBytes && !first.CompareAndSwap(e, nil) {
 		second.CompareAndSwap(e, nil)
 	}
-	if first.Load() != e && second.Load() != e {
+	if !f.placed(e) {
 		f.displaced(e)
 	}
 }
 
-// displaced counts out an entry that has lost its place.
+// displaced counts out an entry that has lost its place. Whoever gave it a place
+// again meanwhile found it counted still: so the places are looked at after that.
 func (f *front[V]) displaced(e *entry[V]) {
-	if e.stray.CompareAndSwap(true, false) {
-		f.strays.Add(-e.cost)
+	if !e.stray.CompareAndSwap(true, false) {
+		return
 	}
+	f.strays.Add(-e.cost)
+	if f.placed(e) {
+		f.stray(e)
+	}
+}
+
+func (f *front[V]) placed(e *entry[V]) bool {
+	first, second := f.of(e.key)
+	return first.Load() == e || second.Load() == e
 }
 
 // bytes is what the places and what is only here take, and the most it can be.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/edekd/edekd/edek"
@@ -64,6 +65,31 @@ func TestFrontCountsWhatItAloneHolds(t *testing.T) {
 	}
 	if out == 0 || out == placed {
 		t.Errorf("%d of %d entries are the front's alone: that shows nothing", out, placed)
+	}
+}
+
+// An entry loses its place and gets one again before the loss is noted: it is still
+// counted. So it is with an entry that has both places and loses one.
+func TestFrontCountsWhatGotAPlaceAgain(t *testing.T) {
+	for _, places := range []int{1, 2} {
+		f := newFront[int](4)
+		e := &entry[int]{key: "k", cost: 7}
+		first, second := f.of(e.key)
+		for _, place := range []*atomic.Pointer[entry[int]]{first, second}[:places] {
+			place.Store(e)
+		}
+		f.leave(e)
+		f.displaced(e)
+		if got := f.strays.Load(); got != 7 || !e.stray.Load() {
+			t.Errorf("%d places: %d bytes of an entry of 7", places, got)
+		}
+		for _, place := range []*atomic.Pointer[entry[int]]{first, second} {
+			place.Store(nil)
+		}
+		f.displaced(e)
+		if got := f.strays.Load(); got != 0 || e.stray.Load() {
+			t.Errorf("%d places: %d bytes of what has none any more", places, got)
+		}
 	}
 }
 
