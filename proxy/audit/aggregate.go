@@ -349,8 +349,8 @@ func (l *Log) drain(ctx context.Context) {
 		e := t.oldest
 		n := e.hits.Swap(dead)
 		t.remove(e)
-		if n > 0 && l.queue.put(ctx, l.queue.line(l.total(e, now, n)), false) != nil {
-			l.queue.lose(n)
+		if n > 0 {
+			l.queue.putTotal(ctx, l.queue.line(l.total(e, now, n)), n)
 		}
 	}
 }

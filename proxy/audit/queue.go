@@ -137,6 +137,11 @@ func (q *queue) roomNext() <-chan struct{} {
 func (q *queue) lose(n int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.loseMany(n)
+}
+
+// loseMany is lose for callers who hold mu.
+func (q *queue) loseMany(n int64) {
 	q.gap.successes += n
 	q.stretchGap(n)
 }
@@ -147,14 +152,8 @@ func (q *queue) lose(n int64) {
 func (q *queue) put(ctx context.Context, l line, toFile bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.buf.size()+l.size() > q.limit+q.limit/4 && !q.closed {
-		if q.crowded() || ctx.Err() != nil {
-			return q.refuse(errFull)
-		}
-		q.wait(ctx, q.roomNext())
-	}
-	if q.closed {
-		return q.refuse(errClosed)
+	if err := q.waitForRoom(ctx, l); err != nil {
+		return q.refuse(err)
 	}
 	if !toFile {
 		q.add(l, nil)
@@ -179,6 +178,32 @@ func (q *queue) put(ctx context.Context, l line, toFile bool) error {
 		err = cause
 	}
 	return fmt.Errorf("line not written: %w", err)
+}
+
+// putTotal queues the line of what was counted, as put does; where there is no
+// room n successes are lost.
+func (q *queue) putTotal(ctx context.Context, l line, n int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.waitForRoom(ctx, l) != nil {
+		q.loseMany(n)
+		return
+	}
+	q.add(l, nil)
+}
+
+// waitForRoom waits as long as ctx lasts until l may be queued. The caller holds mu.
+func (q *queue) waitForRoom(ctx context.Context, l line) error {
+	for q.buf.size()+l.size() > q.limit+q.limit/4 && !q.closed {
+		if q.crowded() || ctx.Err() != nil {
+			return errFull
+		}
+		q.wait(ctx, q.roomNext())
+	}
+	if q.closed {
+		return errClosed
+	}
+	return nil
 }
 
 // crowded reports whether so many wait that nobody else may. The caller holds mu.

@@ -183,6 +183,32 @@ func TestCutWriteRepeatsOnlyTheCutLine(t *testing.T) {
 	})
 }
 
+// What is counted and cannot be written at the end is lost once.
+func TestCloseCountsLossesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(sink)
+		l := New(s, Options{QueueBytes: 100})
+		s.fail(syscall.ENOSPC, 0)
+		l.OK(by("u", GetKeys, ""), "") // the writer has this one
+		synctest.Wait()
+		for l.Lost() == 0 {
+			l.OK(by("u", GetKeys, ""), "")
+		}
+		for range 3 { // their first line, too, finds no room
+			l.Count(by("u", DecryptEEK, "a key with a name that is too long for the reserve"))
+		}
+		before := l.Lost()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Close(ctx); err == nil {
+			t.Error("closed with all lines written")
+		}
+		if lost := l.Lost() - before; lost != 3 {
+			t.Errorf("of 3 hits %d are lost", lost)
+		}
+	})
+}
+
 func TestCloseGivesUpWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(sink)
