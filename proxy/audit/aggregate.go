@@ -70,12 +70,22 @@ type entry struct {
 	key   string
 	first *known // sender of the first hit
 	op    Op
+	told  bool          // guarded by table.mu: the first hit, still in hits, has a line of its own
 	mixed atomic.Bool   // hits came from several clients, real users or proofs
 	made  time.Duration // since table.start: the first hit
 
 	// Guarded by table.mu.
 	written      time.Duration // since table.start, when the current window began
 	older, newer *entry        // neighbours in the order
+}
+
+// untold is how many of n hits would be lost with the line of their total. The
+// caller holds table.mu.
+func (e *entry) untold(n int64) int64 {
+	if e.told {
+		n--
+	}
+	return n
 }
 
 func (e *entry) bytes() int64 { return entryBytes + namesBytes(len(e.key)) }
@@ -138,8 +148,9 @@ func (e *entry) hit(v *Event) bool {
 }
 
 // insert adds an entry with one hit for v, which find does not find, and whose
-// strings are views of what will be reused. The caller holds mu.
-func (t *table) insert(hash uint64, v *Event, now time.Duration) {
+// strings are views of what will be reused. told is whether the hit has a line. The
+// caller holds mu.
+func (t *table) insert(hash uint64, v *Event, now time.Duration, told bool) {
 	from := t.senders[senderOf(v)]
 	if from == nil {
 		from = &known{sender: senderOf(v).clone()}
@@ -147,7 +158,7 @@ func (t *table) insert(hash uint64, v *Event, now time.Duration) {
 		t.taken += from.bytes()
 	}
 	from.entries++
-	e := &entry{hash: hash, key: strings.Clone(v.Key), first: from, op: v.Op, made: now, written: now}
+	e := &entry{hash: hash, key: strings.Clone(v.Key), first: from, op: v.Op, told: told, made: now, written: now}
 	e.hits.Store(1)
 	b := t.bucket(hash)
 	e.next.Store(b.Load())
@@ -206,6 +217,7 @@ func (t *table) bytes() (now, most int64) {
 
 // renew begins e's next window. The caller holds mu.
 func (t *table) renew(e *entry, now time.Time) {
+	e.told = false
 	e.written = now.Sub(t.start)
 	t.unlink(e)
 	t.append(e)
@@ -254,8 +266,8 @@ func (l *Log) countFirst(hash uint64, v Event) {
 	}
 	// Where the first line finds no room nothing is lost: the hit is part of the
 	// total that is logged when the window ends.
-	l.queue.offer(first)
-	t.insert(hash, &v, now.Sub(t.start))
+	told := l.queue.offer(first)
+	t.insert(hash, &v, now.Sub(t.start), told)
 }
 
 // evict logs the total of the entry whose window ends first and removes it. The
@@ -265,7 +277,7 @@ func (l *Log) evict(now time.Time) {
 	n := e.hits.Swap(dead)
 	l.table.remove(e)
 	if n > 0 && !l.queue.offer(l.total(e, now, n)) {
-		l.queue.lose(n)
+		l.queue.lose(e.untold(n))
 	}
 }
 
@@ -350,7 +362,7 @@ func (l *Log) drain(ctx context.Context) {
 		n := e.hits.Swap(dead)
 		t.remove(e)
 		if n > 0 {
-			l.queue.putTotal(ctx, l.queue.line(l.total(e, now, n)), n)
+			l.queue.putTotal(ctx, l.queue.line(l.total(e, now, n)), e.untold(n))
 		}
 	}
 }

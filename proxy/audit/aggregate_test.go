@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +122,53 @@ func TestOldestEntryMakesRoom(t *testing.T) {
 		l.Count(by("u", DecryptEEK, "k"))
 		wantNext(t, s, "the second is still there")
 	})
+}
+
+// A hit that has a line of its own is not lost with the total of its window. Those
+// of a later window are.
+func TestHitWithLineIsNotLostWithTotal(t *testing.T) {
+	f := func(windows, lost int, remove func(l *Log)) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			s := new(sink)
+			l := New(s, Options{QueueBytes: 100, CountBytes: roomFor(1)})
+			l.Count(by("u", DecryptEEK, "k"))
+			for range windows {
+				time.Sleep(11 * time.Second)
+				synctest.Wait()
+				l.Count(by("u", DecryptEEK, "k"))
+			}
+			synctest.Wait()
+			if !strings.Contains(s.next(), countLine("DECRYPT_EEK", 1, 0)) {
+				t.Fatal("the first hit has no line")
+			}
+			s.fail(syscall.ENOSPC, 0)
+			l.OK(by("u", GetKeys, ""), "") // the writer has this one
+			synctest.Wait()
+			for l.Lost() == 0 {
+				l.OK(by("u", GetKeys, ""), "")
+			}
+			before := l.Lost()
+			remove(l)
+			if got := l.Lost() - before; got != uint64(lost) {
+				t.Errorf("%d are lost, want %d", got, lost)
+			}
+			s.fail(nil, 0)
+			if err := l.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	evicted := func(l *Log) { l.Count(by("u", DecryptEEK, "other")) }
+	f(0, 0, evicted)
+	f(1, 1, evicted)
+	drained := func(l *Log) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // no time to wait for room
+		l.drain(ctx)
+	}
+	f(0, 0, drained)
+	f(1, 1, drained)
 }
 
 var counted = regexp.MustCompile(`key=(\d+), user=u, accessCount=(\d+), interval=(\d+)ms`)

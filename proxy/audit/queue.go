@@ -133,7 +133,7 @@ func (q *queue) roomNext() <-chan struct{} {
 	return q.room
 }
 
-// lose records that n successes will never be told of line by line.
+// lose records that n successes, or none, will never be told of line by line.
 func (q *queue) lose(n int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -142,8 +142,10 @@ func (q *queue) lose(n int64) {
 
 // loseMany is lose for callers who hold mu.
 func (q *queue) loseMany(n int64) {
-	q.gap.successes += n
-	q.stretchGap(n)
+	if n > 0 {
+		q.gap.successes += n
+		q.stretchGap(n)
+	}
 }
 
 // put queues a line that must not be lost. It waits for room, and if toFile is
@@ -181,7 +183,7 @@ func (q *queue) put(ctx context.Context, l line, toFile bool) error {
 }
 
 // putTotal queues the line of what was counted, as put does; where there is no
-// room n successes are lost.
+// room n successes, or none, are lost.
 func (q *queue) putTotal(ctx context.Context, l line, n int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
