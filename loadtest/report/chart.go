@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"math"
@@ -161,20 +162,29 @@ func drawLine(b *strings.Builder, points []point, x, y scale, class string) {
 	}
 }
 
-// nameAt finds a height for a line's name: beside its last point, away from the
-// names already there. ok is false for a line without points.
+// nameAt finds a height for a line's name: beside its last point, or as near to it
+// as the names already there and the ends of the axis allow. Where there is no room
+// it is beside the point, upon another. ok is false for a line without points.
 func nameAt(points []point, y scale, taken []float64) (at float64, ok bool) {
 	const apart = 13
-	for i := len(points) - 1; i >= 0 && !ok; i-- {
-		if !math.IsNaN(points[i].y) {
-			at, ok = y.at(points[i].y), true
+	i := len(points) - 1
+	for i >= 0 && math.IsNaN(points[i].y) {
+		i--
+	}
+	if i < 0 {
+		return 0, false
+	}
+	at = y.at(points[i].y)
+	heights := []float64{at}
+	for _, t := range taken {
+		heights = append(heights, t-apart, t+apart)
+	}
+	slices.SortFunc(heights, func(a, b float64) int { return cmp.Compare(math.Abs(a-at), math.Abs(b-at)) })
+	for _, h := range heights {
+		near := func(t float64) bool { return math.Abs(h-t) < apart-1e-6 }
+		if h >= y.to && h <= y.from && !slices.ContainsFunc(taken, near) {
+			return h, true
 		}
 	}
-	// Upwards through the heights, once: what at has passed is never near again.
-	for _, t := range slices.Sorted(slices.Values(taken)) {
-		if math.Abs(at-t) < apart {
-			at = t + apart
-		}
-	}
-	return at, ok
+	return at, true
 }

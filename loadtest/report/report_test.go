@@ -190,6 +190,21 @@ func TestNamesStandApart(t *testing.T) {
 	}
 }
 
+// TestNamesStayInTheDrawing: lines that end at one height, at either end of the axis.
+func TestNamesStayInTheDrawing(t *testing.T) {
+	y := scale{low: 0, high: 1, from: chartHeight - marginBottom, to: marginTop}
+	for _, v := range []float64{0, 1} {
+		var taken []float64
+		for range 6 {
+			at, _ := nameAt([]point{{0, v}}, y, taken)
+			if at < y.to || at > y.from {
+				t.Errorf("a name of a line that ends at %v stands at %v", v, at)
+			}
+			taken = append(taken, at)
+		}
+	}
+}
+
 func TestDurations(t *testing.T) {
 	f := func(us float64, want string) {
 		t.Helper()
