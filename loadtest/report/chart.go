@@ -102,8 +102,10 @@ func ticks(low, high float64, n int) (all []float64) {
 			break
 		}
 	}
-	for i := math.Ceil(low/step - 1e-9); i*step <= high*(1+1e-9); i++ {
-		all = append(all, i*step)
+	// Counted: where step is below the precision of the values, adding leads nowhere.
+	first := math.Ceil(low/step - 1e-9)
+	for i := range int(math.Floor(high/step+1e-9)-first) + 1 {
+		all = append(all, (first+float64(i))*step)
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,25 @@ func TestNamesStayInTheDrawing(t *testing.T) {
 				t.Errorf("a name of a line that ends at %v stands at %v", v, at)
 			}
 			taken = append(taken, at)
+		}
+	}
+}
+
+// TestTicks: values far apart, and so near that a step from one is the same number.
+func TestTicks(t *testing.T) {
+	f := func(low, high float64, want ...float64) {
+		t.Helper()
+		if got := ticks(low, high, 8); !slices.Equal(got, want) {
+			t.Errorf("from %v to %v: %v", low, high, got)
+		}
+	}
+	f(0, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+	f(3, 41, 5, 10, 15, 20, 25, 30, 35, 40)
+	f(1000, 5000, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000)
+	for _, low := range []float64{0.3, 1, 1e5, 1e15} {
+		high := math.Nextafter(low, math.Inf(1))
+		if all := ticks(low, high, 8); len(all) > 100 {
+			t.Errorf("%d ticks from %v to the next number", len(all), low)
 		}
 	}
 }
