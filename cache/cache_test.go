@@ -9,6 +9,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,7 +125,7 @@ func TestWarm(t *testing.T) {
 }
 
 func missing(name string) error {
-	return &edek.Error{Kind: edek.NotFound, Op: "look up", Key: name, Text: "not there"}
+	return &edek.Error{Kind: edek.NotFound, Op: "look up", Key: name, Text: name + " is not there"}
 }
 
 func (s *store) Names(context.Context) ([]string, error) {
@@ -526,6 +527,21 @@ func TestManyKeysStayWithinBytes(t *testing.T) {
 	alone, mostAlone := k.metadata.front.bytes()
 	if now, most := k.metadata.bytes(); now < alone+10<<10 || most != mostAlone+20<<10+unknownBytes || now > most {
 		t.Errorf("%d bytes of %d", now, most)
+	}
+}
+
+// What is remembered of a name that does not exist has the name, and the text of the
+// error, which has it again.
+func TestUnknownNamesCountTheirTexts(t *testing.T) {
+	const size = 7000
+	k := newCache(t, newStore(), hadoopDefaults)
+	if _, _, err := k.Metadata(t.Context(), strings.Repeat("x", size)); edek.KindOf(err) != edek.NotFound {
+		t.Fatal(err)
+	}
+	k.settle()
+	unknown := k.metadata.unknown
+	if got := unknown.MaxCost() - unknown.RemainingCost(); got < 2*size {
+		t.Errorf("%d bytes for %d", got, 2*size)
 	}
 }
 

@@ -207,7 +207,7 @@ func (t *table[V]) ask(ctx context.Context, key string, epoch *atomic.Uint64) (*
 		}
 		e.absent = typed
 		if t.unknown != nil {
-			t.unknown.Set(key, e, entryBytes+int64(len(key)))
+			t.unknown.Set(key, e, entryBytes+int64(len(key)+len(typed.Text)))
 		}
 		return e, nil
 	}
