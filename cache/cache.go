@@ -340,7 +340,7 @@ func (k *Cache) loadVersion(ctx context.Context, versionName string) (Ruled, err
 	name, _ := edek.BaseName(versionName)
 	m, err := k.metadata.get(ctx, name)
 	if err != nil {
-		return Ruled{}, err
+		return Ruled{}, recalled{err}
 	}
 	return k.askVersion(ctx, versionName, m)
 }

@@ -530,6 +530,27 @@ func TestManyKeysStayWithinBytes(t *testing.T) {
 	}
 }
 
+// That a key was not there is not remembered anew of its versions.
+func TestUnknownKeyIsUnknownNoLongerByItsVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, s := t.Context(), newStore()
+		k := newCache(t, s, hadoopDefaults)
+		k.Metadata(ctx, "k")
+		k.settle()
+		s.Create(ctx, &edek.NewKey{Name: "k"}) // behind the cache's back
+		time.Sleep(unknownAge - time.Millisecond)
+		asked := s.asked.Load()
+		if _, err := k.Version(ctx, "k@0"); edek.KindOf(err) != edek.NotFound || s.asked.Load() != asked {
+			t.Fatalf("not remembered: %v, asked %d times more", err, s.asked.Load()-asked)
+		}
+		k.settle()
+		time.Sleep(2 * time.Millisecond)
+		if _, err := k.Version(ctx, "k@0"); err != nil {
+			t.Errorf("still unknown after %v: %v", unknownAge, err)
+		}
+	})
+}
+
 // What is remembered of a name that does not exist has the name, and the text of the
 // error, which has it again.
 func TestUnknownNamesCountTheirTexts(t *testing.T) {

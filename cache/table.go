@@ -43,6 +43,10 @@ type entry[V any] struct {
 	stray atomic.Bool // and the front has counted it as its own
 }
 
+// recalled is a load's error that another table remembers. It may be old already:
+// remembered anew it would be believed for longer than unknownAge.
+type recalled struct{ error }
+
 // table remembers one kind of answer in ristretto. What it adds: an answer is
 // good only while its key's epoch is the one taken before the provider was
 // asked, so no answer outlives a change, however late it arrives; one caller
@@ -200,13 +204,17 @@ func (t *table[V]) ask(ctx context.Context, key string, epoch *atomic.Uint64) (*
 	defer cancel()
 	e := t.newEntry(key, epoch)
 	value, err := t.load(ctx, key)
+	old, known := err.(recalled)
+	if known {
+		err = old.error
+	}
 	if err != nil {
 		typed, ok := errors.AsType[*edek.Error](err)
 		if !ok || typed.Kind != edek.NotFound {
 			return nil, err
 		}
 		e.absent = typed
-		if t.unknown != nil {
+		if t.unknown != nil && !known {
 			t.unknown.Set(key, e, entryBytes+int64(len(key)+len(typed.Text)))
 		}
 		return e, nil
