@@ -5,7 +5,9 @@
 // What it promises: after Create, Roll, Delete or Invalidate of a key has
 // returned, no call begun later gets an answer from before it, here or in a
 // load that was already under way. (The Java server keeps serving a deleted
-// key from its queues; this one does not.) Changes made by another writer of
+// key from its queues; this one does not.) Nor does an answer that was under way
+// mix what was before with what is after: a new key is not given out under the
+// rules of the deleted one whose name it has. Changes made by another writer of
 // the same store are seen after the ages of Config at the latest.
 //
 // Bounds are in bytes. Beyond them the cache forgets and asks the provider
@@ -29,6 +31,9 @@ import (
 
 // askTimeout bounds one question to the provider.
 const askTimeout = 30 * time.Second
+
+// maxLooks bounds how often a key that changes all the while is looked at.
+const maxLooks = 10
 
 // Byte bounds of the tables. A zone key of AES-256 takes about a kilobyte, so
 // 100 000 warm versions fit.
@@ -214,13 +219,8 @@ func (k *Cache) CurrentRuled(ctx context.Context, name string) (Ruled, error) {
 	return k.current.get(ctx, name)
 }
 
-// Version returns the key version named name@n.
-func (k *Cache) Version(ctx context.Context, versionName string) (*edek.ZoneKey, error) {
-	z, err := k.VersionRuled(ctx, versionName)
-	return z.ZoneKey, err
-}
-
-// VersionRuled is Version with the key's ACL name, where there are no far keys.
+// VersionRuled returns the key version named name@n, with the key's ACL name where
+// there are no far keys.
 func (k *Cache) VersionRuled(ctx context.Context, versionName string) (Ruled, error) {
 	if strings.IndexByte(versionName, '@') < 0 {
 		return Ruled{}, &edek.Error{Kind: edek.NotFound, Op: "version", Key: versionName, Text: "no version in key version name"}
@@ -313,6 +313,26 @@ func (k *Cache) forget(name string) {
 
 // Invalidate forgets all that is remembered of a key, known or unknown.
 func (k *Cache) Invalidate(name string) { k.epoch(name).Add(1) }
+
+// Whole calls look, which asks several questions about a key, until the key does not
+// change meanwhile: so the answers are of one key, and not rules of a deleted one
+// with material of the next of that name. An error of look is returned at once.
+func (k *Cache) Whole(name string, look func() error) error {
+	epoch := k.epoch(name)
+	for range maxLooks {
+		before := epoch.Load()
+		if err := look(); err != nil || epoch.Load() == before {
+			return err
+		}
+	}
+	return changing(name)
+}
+
+// changing is the error for a key, or a version, that changed each time it was
+// looked at.
+func changing(name string) error {
+	return &edek.Error{Kind: edek.Conflict, Op: "look up", Key: name, Text: "Key " + name + " is being changed; try again"}
+}
 
 func (k *Cache) epoch(name string) *atomic.Uint64 {
 	return &k.epochs[maphash.String(k.seed, name)%uint64(len(k.epochs))]

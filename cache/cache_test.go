@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,13 +32,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type store struct {
 	mu       sync.Mutex
 	versions map[string][][]byte
+	aclNames map[string]string
 	asked    atomic.Int64
 	looked   chan struct{} // when set, receives once an answer is in hand …
 	release  chan struct{} // … and waits here before giving it
 	fail     error
 }
 
-func newStore() *store { return &store{versions: map[string][][]byte{}} }
+func newStore() *store { return &store{versions: map[string][][]byte{}, aclNames: map[string]string{}} }
 
 func (s *store) hold() (looked <-chan struct{}, release chan<- struct{}) {
 	l, r := make(chan struct{}), make(chan struct{})
@@ -97,7 +99,10 @@ func TestWarm(t *testing.T) {
 		}
 		for _, look := range []func() (*edek.ZoneKey, error){
 			func() (*edek.ZoneKey, error) { return k.Current(t.Context(), name) },
-			func() (*edek.ZoneKey, error) { return k.Version(t.Context(), name+"@1") },
+			func() (*edek.ZoneKey, error) {
+				z, err := k.VersionRuled(t.Context(), name+"@1")
+				return z.ZoneKey, err
+			},
 		} {
 			if z, err := look(); err != nil || z.VersionName() != name+"@1" || z.DEKSize() != 32 {
 				t.Errorf("%s: %v, %v", name, z, err)
@@ -107,7 +112,7 @@ func TestWarm(t *testing.T) {
 	if now := s.asked.Load(); now != asked {
 		t.Errorf("the provider was asked %d times", now-asked)
 	}
-	if z, err := k.Version(t.Context(), "a@0"); err != nil || z.DEKSize() != 16 {
+	if z, err := k.VersionRuled(t.Context(), "a@0"); err != nil || z.DEKSize() != 16 {
 		t.Errorf("%v, %v", z, err)
 	}
 	// What is taken in is no more believed than what is asked for.
@@ -153,6 +158,7 @@ func (s *store) Versions(_ context.Context, name string) ([]*edek.KeyVersion, er
 func (s *store) Metadata(_ context.Context, name string) (*edek.Metadata, error) {
 	s.mu.Lock()
 	n, fail := len(s.versions[name]), s.fail
+	attributes := map[string]string{edek.AttributeACLName: cmp.Or(s.aclNames[name], name)}
 	s.mu.Unlock()
 	s.answer()
 	if fail != nil {
@@ -161,7 +167,7 @@ func (s *store) Metadata(_ context.Context, name string) (*edek.Metadata, error)
 	if n == 0 {
 		return nil, missing(name)
 	}
-	return &edek.Metadata{Name: name, Versions: n}, nil
+	return &edek.Metadata{Name: name, Versions: n, Attributes: attributes}, nil
 }
 
 func (s *store) Version(_ context.Context, versionName string) (*edek.KeyVersion, error) {
@@ -179,6 +185,9 @@ func (s *store) Version(_ context.Context, versionName string) (*edek.KeyVersion
 }
 
 func (s *store) Create(_ context.Context, k *edek.NewKey) (*edek.KeyVersion, error) {
+	s.mu.Lock()
+	s.aclNames[k.Name] = k.Attributes[edek.AttributeACLName]
+	s.mu.Unlock()
 	return s.Roll(context.Background(), k.Name, nil)
 }
 
@@ -236,7 +245,7 @@ func TestWarmAnswersAskNobodyAndAllocateNothing(t *testing.T) {
 		if z, err := k.Current(ctx, "k"); err != nil || z.VersionName() != "k@0" {
 			t.Fatal(z, err)
 		}
-		if _, err := k.Version(ctx, "k@0"); err != nil {
+		if _, err := k.VersionRuled(ctx, "k@0"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -304,12 +313,103 @@ func TestLateAnswerDoesNotOutliveRoll(t *testing.T) {
 	}
 }
 
+// Between the questions about a key it is deleted, and another of its name is made.
+func TestMaterialAndRulesAreOfOneKey(t *testing.T) {
+	for what, look := range map[string]func(*Cache) (Ruled, error){
+		"current": func(k *Cache) (Ruled, error) { return k.CurrentRuled(context.Background(), "k") },
+		"version": func(k *Cache) (Ruled, error) { return k.VersionRuled(context.Background(), "k@0") },
+	} {
+		ctx, s := t.Context(), newStore()
+		k := newCache(t, s, hadoopDefaults)
+		create := func(aclName string) {
+			k.Create(ctx, edek.Caller{}, &edek.NewKey{Name: "k", Attributes: map[string]string{edek.AttributeACLName: aclName}})
+		}
+		create("old")
+		looked, release := s.hold() // has metadata of the old key
+		got := make(chan Ruled)
+		go func() {
+			z, err := look(k)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- z
+		}()
+		<-looked
+		k.Delete(ctx, edek.Caller{}, "k")
+		create("new")
+		close(release)
+		if z := <-got; z.ACLName != "new" || !bytes.Equal(z.AppendMaterial(nil), s.versions["k"][0]) {
+			t.Errorf("%s: the rules are %s", what, z.ACLName)
+		}
+	}
+}
+
+// A load hears from another table that there is no such key, and then the key is
+// created: that is as old as any other answer from before.
+func TestRecalledErrorDoesNotOutliveCreate(t *testing.T) {
+	var epoch atomic.Uint64
+	loads := 0
+	table, err := newTable(tableConfig[int]{name: "test", set: metrics.NewSet(), bytes: 1 << 20, typicalBytes: 100,
+		epoch: func(string) *atomic.Uint64 { return &epoch }, cost: func(int) int64 { return 8 },
+		load: func(context.Context, string) (int, error) {
+			if loads++; loads == 1 {
+				epoch.Add(1)
+				return 0, recalled{missing("k")}
+			}
+			return 7, nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.close()
+	if v, err := table.get(t.Context(), "k"); v != 7 || err != nil {
+		t.Errorf("%d, %v", v, err)
+	}
+}
+
+// restless is a store in which a key changes whenever it is described.
+type restless struct {
+	*store
+	changed func()
+}
+
+func (r *restless) Metadata(ctx context.Context, name string) (*edek.Metadata, error) {
+	defer r.changed()
+	return r.store.Metadata(ctx, name)
+}
+
+func TestKeyThatChangesAllTheWhile(t *testing.T) {
+	ctx, s := t.Context(), &restless{store: newStore()}
+	k := newCache(t, s, hadoopDefaults)
+	s.changed = func() { k.Invalidate("k") }
+	s.Create(ctx, &edek.NewKey{Name: "k"})
+	f := func(what string, err error) {
+		t.Helper()
+		if edek.KindOf(err) != edek.Conflict {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := k.CurrentRuled(ctx, "k")
+	f("current", err)
+	_, err = k.VersionRuled(ctx, "k@0")
+	f("version", err)
+	looks := 0
+	f("whole", k.Whole("k", func() error { looks++; s.changed(); return nil }))
+	if looks != maxLooks {
+		t.Errorf("looked %d times", looks)
+	}
+	failure := errors.New("disk on fire")
+	if err := k.Whole("k", func() error { s.changed(); return failure }); err != failure {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDeletedKeyIsGoneAtOnce(t *testing.T) {
 	ctx, s := t.Context(), newStore()
 	k := newCache(t, s, hadoopDefaults)
 	k.Create(ctx, edek.Caller{}, &edek.NewKey{Name: "k"})
 	k.Current(ctx, "k")
-	k.Version(ctx, "k@0")
+	k.VersionRuled(ctx, "k@0")
 	k.Metadata(ctx, "k")
 	k.settle()
 	if err := k.Delete(ctx, edek.Caller{}, "k"); err != nil {
@@ -318,7 +418,7 @@ func TestDeletedKeyIsGoneAtOnce(t *testing.T) {
 	if _, err := k.Current(ctx, "k"); edek.KindOf(err) != edek.NotFound {
 		t.Errorf("current: %v", err)
 	}
-	if _, err := k.Version(ctx, "k@0"); edek.KindOf(err) != edek.NotFound {
+	if _, err := k.VersionRuled(ctx, "k@0"); edek.KindOf(err) != edek.NotFound {
 		t.Errorf("version: %v", err)
 	}
 	if _, _, err := k.Metadata(ctx, "k"); edek.KindOf(err) != edek.NotFound {
@@ -502,7 +602,7 @@ func TestFailureIsToldAndNotRemembered(t *testing.T) {
 
 func TestVersionNameWithoutVersion(t *testing.T) {
 	k := newCache(t, newStore(), hadoopDefaults)
-	if _, err := k.Version(t.Context(), "k"); edek.KindOf(err) != edek.NotFound {
+	if _, err := k.VersionRuled(t.Context(), "k"); edek.KindOf(err) != edek.NotFound {
 		t.Errorf("got %v", err)
 	}
 }
@@ -540,12 +640,12 @@ func TestUnknownKeyIsUnknownNoLongerByItsVersions(t *testing.T) {
 		s.Create(ctx, &edek.NewKey{Name: "k"}) // behind the cache's back
 		time.Sleep(unknownAge - time.Millisecond)
 		asked := s.asked.Load()
-		if _, err := k.Version(ctx, "k@0"); edek.KindOf(err) != edek.NotFound || s.asked.Load() != asked {
+		if _, err := k.VersionRuled(ctx, "k@0"); edek.KindOf(err) != edek.NotFound || s.asked.Load() != asked {
 			t.Fatalf("not remembered: %v, asked %d times more", err, s.asked.Load()-asked)
 		}
 		k.settle()
 		time.Sleep(2 * time.Millisecond)
-		if _, err := k.Version(ctx, "k@0"); err != nil {
+		if _, err := k.VersionRuled(ctx, "k@0"); err != nil {
 			t.Errorf("still unknown after %v: %v", unknownAge, err)
 		}
 	})

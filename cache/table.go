@@ -173,28 +173,28 @@ func (t *table[V]) good(e *entry[V]) bool {
 	return true
 }
 
-// fill asks the provider, once for all who wait for the same key. A flight
-// that took off before this caller came may have looked before a change this
-// caller knows of; its answer is then not accepted and another flight is taken.
+// fill asks the provider, once for all who wait for the same key. A flight during
+// which the key changed is not accepted, and another one is taken: it may have
+// looked before a change this caller knows of, and of two questions it may have
+// asked one about a deleted key and the other about the next of that name.
 func (t *table[V]) fill(ctx context.Context, key string) (V, error) {
 	epoch := t.epoch(key)
-	seen := epoch.Load()
-	for {
+	var zero V
+	for range maxLooks {
 		shared, err, _ := t.flight.Do(key, func() (any, error) {
 			return t.ask(ctx, key, epoch)
 		})
 		if err != nil {
-			var zero V
 			return zero, err
 		}
-		e := shared.(*entry[V])
-		if e.epoch >= seen {
+		if e := shared.(*entry[V]); e.epoch == epoch.Load() {
 			if e.absent != nil {
-				return e.value, e.absent
+				return zero, e.absent
 			}
 			return e.value, nil
 		}
 	}
+	return zero, changing(key)
 }
 
 // ask loads one answer and remembers it. It runs for all waiting callers, so

@@ -7,6 +7,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/edekd/edekd/cache"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/proxy/audit"
 	"github.com/edekd/edekd/proxy/authz"
@@ -130,12 +131,15 @@ func (s *Server) mayUseRuled(r *request, aclName string) error {
 }
 
 // usableCurrent is mayUse and the key's current version, unless it is a far key.
-func (s *Server) usableCurrent(r *request, name string) (*edek.ZoneKey, error) {
+func (s *Server) usableCurrent(r *request, name string) (current *edek.ZoneKey, err error) {
 	if s.c.Cache.HasFar() {
-		if _, err := s.mayUse(r, name); err != nil || r.far != nil {
-			return nil, err
-		}
-		return s.c.Cache.Current(context.Background(), name)
+		err = s.c.Cache.Whole(name, func() (err error) {
+			if _, err = s.mayUse(r, name); err == nil && r.far == nil {
+				current, err = s.c.Cache.Current(context.Background(), name)
+			}
+			return err
+		})
+		return current, err
 	}
 	zone, err := s.c.Cache.CurrentRuled(context.Background(), name)
 	if err != nil {
@@ -146,6 +150,16 @@ func (s *Server) usableCurrent(r *request, name string) (*edek.ZoneKey, error) {
 		return nil, err
 	}
 	return zone.ZoneKey, s.mayUseRuled(r, zone.ACLName)
+}
+
+// mayUseFetched is mayUse for a version that is at hand, by the rules that came with
+// it where they did: so they are not those of another key that had its name before.
+func (s *Server) mayUseFetched(r *request, zone cache.Ruled) error {
+	if !s.c.Cache.HasFar() {
+		return s.mayUseRuled(r, zone.ACLName)
+	}
+	_, err := s.mayUse(r, zone.Name())
+	return err
 }
 
 // mayCreate asks the key layer about a new key and gives the key the attribute

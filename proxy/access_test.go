@@ -204,6 +204,131 @@ func TestMaterialIsNotShownWithoutGet(t *testing.T) {
 	}
 }
 
+// held is a provider that holds up one of the questions it is asked.
+type held struct {
+	keys.Provider
+	before  bool          // before it looks, or with the answer in hand
+	left    atomic.Int64  // questions until the one that is held up
+	reached chan struct{} // closed then
+	release chan struct{}
+}
+
+func (p *held) hold(n int64, before bool) {
+	p.before, p.reached, p.release = before, make(chan struct{}), make(chan struct{})
+	p.left.Store(n)
+}
+
+func holdUp[V any](p *held, look func() (V, error)) (V, error) {
+	wait := p.left.Add(-1) == 0
+	stop := func() {
+		if wait {
+			close(p.reached)
+			<-p.release
+		}
+	}
+	if p.before {
+		stop()
+		return look()
+	}
+	defer stop()
+	return look()
+}
+
+func (p *held) Metadata(ctx context.Context, name string) (*edek.Metadata, error) {
+	return holdUp(p, func() (*edek.Metadata, error) { return p.Provider.Metadata(ctx, name) })
+}
+
+func (p *held) Version(ctx context.Context, name string) (*edek.KeyVersion, error) {
+	return holdUp(p, func() (*edek.KeyVersion, error) { return p.Provider.Version(ctx, name) })
+}
+
+func (p *held) Versions(ctx context.Context, name string) ([]*edek.KeyVersion, error) {
+	return holdUp(p, func() ([]*edek.KeyVersion, error) { return p.Provider.Versions(ctx, name) })
+}
+
+// During any of the questions that a request asks about a key, the key is deleted,
+// and another of its name is made, which the sender has no right to.
+func TestNewKeyIsNotUsedUnderTheOldOnesRules(t *testing.T) {
+	for _, remembers := range []bool{true, false} {
+		t.Run(fmt.Sprint("remembers ", remembers), func(t *testing.T) { testNewKeyUnderOldRules(t, remembers) })
+	}
+}
+
+func testNewKeyUnderOldRules(t *testing.T, remembers bool) {
+	dir := t.TempDir()
+	inner, err := keys.Open(t.Context(), []string{"sqlite://file@" + filepath.Join(dir, "keys.db")}, keys.Options{IdentityFile: filepath.Join(dir, "identity.pgp")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inner.Close() })
+	provider := &held{Provider: inner}
+	cached, err := cache.New(provider, cache.Config{Enabled: remembers, Suite: edek.AESCTR, Metrics: metrics.NewSet(), Idle: time.Hour, CurrentAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cached.Close)
+	access := authz.New(policy(t, "key.acl.open.ALL", "*", "key.acl.shut.READ", "boss",
+		"key.acl.shut.GENERATE_EEK", "boss", "key.acl.shut.DECRYPT_EEK", "boss"), noGroups{})
+	k := newKMS(t, func(c *Config) { c.Cache, c.Authz = cached, access })
+	create := func(aclName string) {
+		t.Helper()
+		v, err := cached.Create(t.Context(), edek.Caller{}, &edek.NewKey{Name: "k1", Cipher: "AES/CTR/NoPadding", BitLength: 128,
+			Attributes: map[string]string{edek.AttributeACLName: aclName}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Zero()
+	}
+	remove := func() {
+		t.Helper()
+		if err := cached.Delete(t.Context(), edek.Caller{}, "k1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// during asks while the n-th question is held up, and reports whether there was one.
+	during := func(n int64, before bool, method, target, body string) (a answered, reached bool) {
+		create("open")
+		defer remove()
+		provider.hold(n, before)
+		got := make(chan answered, 1)
+		go func() { got <- k.call(t, method, target, body) }()
+		select {
+		case a = <-got:
+			return a, false
+		case <-provider.reached:
+		}
+		remove()
+		create("shut")
+		close(provider.release)
+		return <-got, true
+	}
+	for _, c := range everyRow {
+		switch c.row {
+		case rowCurrentVersion, rowKeyVersion, rowVersions, rowGenerate, rowDecrypt, rowDecryptBatch:
+		default:
+			continue
+		}
+		for _, before := range []bool{true, false} {
+			n := int64(1)
+			for ; ; n++ {
+				a, reached := during(n, before, c.method, c.target, c.body)
+				if !reached {
+					if a.StatusCode != 200 {
+						t.Errorf("%s, nothing changed: %d %s", rowLabels[c.row], a.StatusCode, a.body)
+					}
+					break
+				}
+				if !strings.Contains(a.body, "AuthorizationException") {
+					t.Errorf("%s, question %d: %d %s", rowLabels[c.row], n, a.StatusCode, a.body)
+				}
+			}
+			if n < 3 {
+				t.Errorf("%s asked %d questions", rowLabels[c.row], n-1)
+			}
+		}
+	}
+}
+
 // unborn is a provider in which keys seem not to be there yet to whoever asks
 // for their metadata: as it is when a key is created between two questions.
 type unborn struct {

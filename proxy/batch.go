@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"strconv"
 
@@ -48,14 +49,17 @@ func (s *Server) readBatch(r *request) ([]batchEntry, error) {
 // mayUseBatch makes sure that all entries, of which there must be one, belong to
 // the key before anything is made of any, and asks the key layer.
 func (s *Server) mayUseBatch(r *request, entries []batchEntry) error {
-	var zone *edek.ZoneKey
-	var err error
+	var known []byte
 	for i := range entries {
-		if zone, err = s.sameOr(zone, r, entries[i].versionName); err != nil {
-			return err
+		if version := entries[i].versionName; !bytes.Equal(version, known) {
+			if _, err := s.zoneKey(version, r.name); err != nil {
+				return err
+			}
+			known = version
 		}
 	}
-	if _, err = s.mayUse(r, view(r.name)); edek.KindOf(err) == edek.NotFound {
+	_, err := s.mayUse(r, view(r.name))
+	if edek.KindOf(err) == edek.NotFound {
 		return s.noSuchVersion(entries[0].versionName)
 	}
 	return err
@@ -96,7 +100,7 @@ func (s *Server) reencryptBatch(r *request) error {
 			out = list.append(out, current.VersionName(), e.iv, e.wrapped, nil)
 			continue
 		}
-		if zone, err = s.sameOr(zone, r, e.versionName); err != nil {
+		if zone, err = s.usableOr(zone, r, e.versionName); err != nil {
 			return err
 		}
 		if r.keys, err = zone.AppendReencrypted(r.keys[:0], current, e.iv, e.wrapped); err != nil {
@@ -139,7 +143,7 @@ func (s *Server) decryptBatch(r *request) (err error) {
 	var zone *edek.ZoneKey
 	for i := range entries {
 		e := &entries[i]
-		if zone, err = s.sameOr(zone, r, e.versionName); err != nil {
+		if zone, err = s.usableOr(zone, r, e.versionName); err != nil {
 			return err
 		}
 		if r.keys, err = zone.AppendDEK(r.keys[:0], e.iv, e.wrapped); err != nil {
@@ -162,13 +166,17 @@ func (s *Server) batchAudited(r *request, n int) error {
 	return nil
 }
 
-// sameOr returns zone if it is the version named, as it mostly is from one
-// entry of a batch to the next, and looks the version up otherwise.
-func (s *Server) sameOr(zone *edek.ZoneKey, r *request, versionName []byte) (*edek.ZoneKey, error) {
+// usableOr returns zone if it is the version named, as it mostly is from one
+// entry of a batch to the next, and looks the version up otherwise. The key may be
+// another by now than the one mayUseBatch asked about: so the rules are asked again.
+func (s *Server) usableOr(zone *edek.ZoneKey, r *request, versionName []byte) (*edek.ZoneKey, error) {
 	if zone != nil && zone.VersionName() == string(versionName) {
 		return zone, nil
 	}
 	found, err := s.zoneKey(versionName, r.name)
+	if err == nil {
+		err = s.mayUseFetched(r, found)
+	}
 	return found.ZoneKey, err
 }
 

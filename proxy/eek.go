@@ -225,10 +225,7 @@ func (s *Server) usableZoneKey(r *request, name []byte) (*edek.ZoneKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !s.c.Cache.HasFar() {
-		return zone.ZoneKey, s.mayUseRuled(r, zone.ACLName)
-	}
-	if _, err = s.mayUse(r, zone.Name()); edek.KindOf(err) == edek.NotFound {
+	if err = s.mayUseFetched(r, zone); edek.KindOf(err) == edek.NotFound {
 		return nil, s.noSuchVersion(r.name)
 	}
 	return zone.ZoneKey, err

@@ -95,13 +95,9 @@ func (s *Server) currentVersion(r *request) error {
 	if err := s.mayCall(r, r.name); err != nil {
 		return err
 	}
-	var zone *edek.ZoneKey
-	_, err := s.mayUse(r, view(r.name))
+	zone, err := s.usableCurrent(r, view(r.name))
 	if err == nil && r.far != nil {
 		return s.currentVersionFar(r)
-	}
-	if err == nil {
-		zone, err = s.c.Cache.Current(context.Background(), view(r.name))
 	}
 	if err != nil && edek.KindOf(err) != edek.NotFound {
 		return err
@@ -129,9 +125,9 @@ func (s *Server) keyVersion(r *request) error {
 	case far:
 		return s.keyVersionFar(r)
 	}
-	zone, err := s.c.Cache.Version(context.Background(), view(r.name))
+	zone, err := s.c.Cache.VersionRuled(context.Background(), view(r.name))
 	if err == nil {
-		_, err = s.mayUse(r, zone.Name())
+		err = s.mayUseFetched(r, zone)
 	}
 	if edek.KindOf(err) == edek.NotFound {
 		return r.replyEmptyObject()
@@ -140,7 +136,7 @@ func (s *Server) keyVersion(r *request) error {
 		return err
 	}
 	s.c.Audit.Count(s.event(r, audit.GetKeyVersion, view(r.name[:len(zone.Name())])))
-	return r.replyZoneKey(zone)
+	return r.replyZoneKey(zone.ZoneKey)
 }
 
 func (s *Server) versions(r *request) error {
@@ -152,12 +148,14 @@ func (s *Server) versions(r *request) error {
 		return err
 	}
 	var zones []*edek.ZoneKey
-	_, err := s.mayUse(r, view(r.name))
+	err := s.c.Cache.Whole(view(r.name), func() (err error) {
+		if _, err = s.mayUse(r, view(r.name)); err == nil && r.far == nil {
+			zones, err = s.c.Cache.Versions(context.Background(), view(r.name))
+		}
+		return err
+	})
 	if err == nil && r.far != nil {
 		return s.versionsFar(r)
-	}
-	if err == nil {
-		zones, err = s.c.Cache.Versions(context.Background(), string(r.name))
 	}
 	if err != nil && edek.KindOf(err) != edek.NotFound {
 		return err
