@@ -65,12 +65,19 @@ type Ruled struct {
 	ACLName string
 }
 
+// described is what a provider said of a key, and whether it was a far one then:
+// those are found elsewhere, and one that no longer is must not pass for a near one.
+type described struct {
+	*edek.Metadata
+	far bool
+}
+
 // Cache answers for one provider. It is safe for concurrent use. Names given
 // to it may alias reused buffers; what it keeps it copies.
 type Cache struct {
 	provider keys.Provider
 	suite    edek.Suite
-	metadata *table[*edek.Metadata]
+	metadata *table[described]
 	current  *table[Ruled]
 	versions *table[Ruled]
 	all      *table[[]*edek.ZoneKey]
@@ -110,7 +117,7 @@ func New(provider keys.Provider, c Config) (*Cache, error) {
 	}
 	ruledCost := func(z Ruled) int64 { return zoneKeyCost(z.ZoneKey) + int64(len(z.ACLName)) }
 	var err error
-	if k.metadata, err = newTable(tableConfig[*edek.Metadata]{name: "metadata", set: c.Metrics, load: k.loadMetadata, epoch: k.epoch,
+	if k.metadata, err = newTable(tableConfig[described]{name: "metadata", set: c.Metrics, load: k.loadMetadata, epoch: k.epoch,
 		cost: metadataCost, maxIdle: c.Idle, bytes: enabled(metadataBytes), typicalBytes: 600}); err != nil {
 		return nil, err
 	}
@@ -149,7 +156,7 @@ func (k *Cache) Warm(ctx context.Context) (n int, err error) {
 	err = w.Walk(ctx, func(m *edek.Metadata, current *edek.KeyVersion) bool {
 		zone := newRuled(edek.NewZoneKey(current, k.suite), m)
 		epoch := k.epoch(m.Name)
-		k.metadata.take(m.Name, m, epoch)
+		k.metadata.take(m.Name, described{Metadata: m}, epoch)
 		k.current.take(m.Name, zone, epoch)
 		k.versions.take(current.VersionName, zone, epoch)
 		n++
@@ -190,9 +197,9 @@ func (k *Cache) HasFar() bool { return k.far != nil }
 func (k *Cache) Metadata(ctx context.Context, name string) (*edek.Metadata, *FarKey, error) {
 	if k.far == nil {
 		m, err := k.metadata.get(ctx, name)
-		return m, nil, err
+		return m.Metadata, nil, err
 	}
-	for {
+	for range maxLooks {
 		f, known, err := k.far.lookup(ctx, name)
 		if err != nil {
 			return nil, nil, err
@@ -201,10 +208,14 @@ func (k *Cache) Metadata(ctx context.Context, name string) (*edek.Metadata, *Far
 			return known.metadata, f, nil
 		}
 		m, err := k.metadata.get(ctx, name)
-		if err != nil || k.far.find(name) == nil {
-			return m, nil, err
+		if err != nil || !m.far {
+			return m.Metadata, nil, err
+		}
+		if k.far.find(name) == nil { // it was forgotten since
+			k.Invalidate(name)
 		}
 	}
+	return nil, nil, changing(name)
 }
 
 // Current returns the newest version of a key.
@@ -343,14 +354,14 @@ func (k *Cache) versionEpoch(versionName string) *atomic.Uint64 {
 	return k.epoch(name)
 }
 
-func (k *Cache) loadMetadata(ctx context.Context, name string) (*edek.Metadata, error) {
+func (k *Cache) loadMetadata(ctx context.Context, name string) (described, error) {
 	if k.far != nil {
 		return k.far.ask(ctx, name)
 	}
 	done := k.observe("metadata")
 	m, err := k.provider.Metadata(ctx, name)
 	done(err)
-	return m, err
+	return described{Metadata: m}, err
 }
 
 func (k *Cache) loadVersion(ctx context.Context, versionName string) (Ruled, error) {
@@ -362,7 +373,7 @@ func (k *Cache) loadVersion(ctx context.Context, versionName string) (Ruled, err
 	if err != nil {
 		return Ruled{}, recalled{err}
 	}
-	return k.askVersion(ctx, versionName, m)
+	return k.askVersion(ctx, versionName, m.Metadata)
 }
 
 func (k *Cache) loadCurrent(ctx context.Context, name string) (Ruled, error) {
@@ -370,7 +381,7 @@ func (k *Cache) loadCurrent(ctx context.Context, name string) (Ruled, error) {
 	if err != nil {
 		return Ruled{}, err
 	}
-	return k.askVersion(ctx, m.CurrentVersion(), m)
+	return k.askVersion(ctx, m.CurrentVersion(), m.Metadata)
 }
 
 // askVersion asks the provider. m is nil for a key whose rules are found otherwise.
@@ -426,7 +437,7 @@ func (k *Cache) observe(op string) func(error) {
 	}
 }
 
-func metadataCost(m *edek.Metadata) int64 {
+func metadataCost(m described) int64 {
 	n := 150 + len(m.Name) + len(m.Cipher)
 	if m.Description != nil {
 		n += len(*m.Description)

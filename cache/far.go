@@ -233,7 +233,7 @@ func (s *farSide) forget(name string) {
 	}
 }
 
-// remove gives the place of a key free. Its DEKs grow old by themselves.
+// remove gives the place of a key free.
 func (s *farSide) remove(name string) {
 	shard := s.shard(name)
 	shard.mu.Lock()
@@ -277,8 +277,8 @@ func (f *FarKey) current() *facts {
 // old reports whether facts were not confirmed for too long.
 func (f *FarKey) old(known *facts, now int64) bool { return now-known.checked > int64(3*f.side.c.Poll) }
 
-// drop forgets the facts of a key, the EDEKs that were made ahead, and the copies
-// of its versions: nobody looks any more whether it becomes another key.
+// drop forgets the facts of a key, the EDEKs that were made ahead, the copies of its
+// versions and its DEKs: nobody looks any more whether it becomes another key.
 func (f *FarKey) drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -286,6 +286,9 @@ func (f *FarKey) drop() {
 	f.facts.Store(nil)
 	f.side.rings.Drop(f.name)
 	f.side.dropCopies(f.name)
+	if f.side.deks != nil {
+		f.side.deks.Forget(f.name)
+	}
 }
 
 func (f *FarKey) epochNow() uint64 {
@@ -299,21 +302,36 @@ func (f *FarKey) epochNow() uint64 {
 // told to forget it first. It returns nil if the key has been changed through us
 // since the question.
 func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch uint64) *facts {
-	before := f.facts.Load()
-	changed := before != nil && (before.metadata.Created != m.Created || before.metadata.Versions != m.Versions)
-	if changed {
-		f.side.changes.Inc()
-		if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
-			f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
+	for {
+		before := f.facts.Load()
+		changed := before != nil && (before.metadata.Created != m.Created || before.metadata.Versions != m.Versions)
+		if changed {
+			f.side.changes.Inc()
+			if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+				f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
+			}
+		}
+		if known, taken := f.replace(before, m, asked, epoch, changed); taken {
+			return known
 		}
 	}
+}
+
+// replace puts what was said in the place of the facts before, which must still be
+// there: else what has changed is to be found out anew. It is nil where nothing may
+// be taken in any more.
+func (f *FarKey) replace(before *facts, m *edek.Metadata, asked int64, epoch uint64, changed bool) (known *facts, taken bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.epoch != epoch {
-		return nil
+		return nil, true
 	}
-	if now := f.facts.Load(); now != nil && now.checked > asked {
-		return now
+	now := f.facts.Load()
+	if now != nil && now.checked > asked {
+		return now, true
+	}
+	if now != before {
+		return nil, false
 	}
 	if changed {
 		f.side.rings.Drop(f.name)
@@ -326,9 +344,8 @@ func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch 
 	if before == nil || changed {
 		f.side.rings.DropBelow(f.name, m.Versions-1)
 	}
-	known := &facts{metadata: m, current: m.CurrentVersion(), checked: asked}
-	f.facts.Store(known)
-	return known
+	known = &facts{metadata: m, current: m.CurrentVersion(), checked: asked}
+	return known, f.facts.CompareAndSwap(before, known)
 }
 
 // lookup returns a far key with facts that may be used, nil for a key that is
@@ -369,12 +386,12 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 	if known := f.current(); known != nil {
 		return f, known, nil
 	}
-	return nil, nil, &edek.Error{Kind: edek.Conflict, Op: "metadata", Key: name, Text: "Key " + name + " is being changed; try again"}
+	return nil, nil, changing(name)
 }
 
 // ask finds out which provider has a key and what it says of it, and takes in
 // what is said of a far one.
-func (s *farSide) ask(ctx context.Context, name string) (*edek.Metadata, error) {
+func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 	for range 10 {
 		f := s.find(name)
 		var epoch uint64
@@ -389,24 +406,24 @@ func (s *farSide) ask(ctx context.Context, name string) (*edek.Metadata, error) 
 			if f != nil && edek.KindOf(err) == edek.NotFound {
 				s.forget(name)
 			}
-			return nil, err
+			return described{}, err
 		}
 		far := s.one(p)
 		if far == nil {
 			if f != nil {
 				s.forget(name)
 			}
-			return m, nil
+			return described{Metadata: m}, nil
 		}
 		if f == nil || f.provider != far {
 			f = s.learn(name, far)
 			epoch = f.epochNow()
 		}
 		if f.take(ctx, m, asked, epoch) != nil {
-			return m, nil
+			return described{m, true}, nil
 		}
 	}
-	return nil, &edek.Error{Kind: edek.Conflict, Op: "metadata", Key: name, Text: "Key " + name + " is being changed; try again"}
+	return described{}, changing(name)
 }
 
 // denied reports whether an answer of another KMS denies the caller something.

@@ -18,9 +18,9 @@ func TestFrontCountsWhatItAloneHolds(t *testing.T) {
 	k := newCache(t, s, hadoopDefaults)
 	k.metadata.known.UpdateMaxCost(64 << 10)
 	const keys = 3000
-	f := newFront[*edek.Metadata](keys / 4) // crowded: keys share places
+	f := newFront[described](keys / 4) // crowded: keys share places
 	f.seed = k.metadata.front.seed
-	*k.metadata.front = front[*edek.Metadata]{seed: f.seed, places: f.places}
+	*k.metadata.front = front[described]{seed: f.seed, places: f.places}
 	for i := range keys {
 		s.Create(ctx, &edek.NewKey{Name: fmt.Sprint("key", i)})
 	}

@@ -173,6 +173,10 @@ func (k *Cache) Put(name string, e *edek.EDEK, dek []byte, mark Mark) {
 	s.once.push(n)
 }
 
+// Forget is Drop without a search for what is to be zeroed: nothing of the key is
+// found any more, and its bytes are zeroed by their age or for others' room.
+func (k *Cache) Forget(name string) { k.epoch(name).Add(1) }
+
 // Drop zeroes all DEKs of a key. None that was asked for before the call is
 // found after it.
 func (k *Cache) Drop(name string) {
