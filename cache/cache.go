@@ -16,6 +16,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -284,37 +285,54 @@ func (k *Cache) Versions(ctx context.Context, name string) ([]*edek.ZoneKey, err
 // Create makes a key, in the caller's name if it is to be a far one. The caller
 // zeroes the result.
 func (k *Cache) Create(ctx context.Context, c edek.Caller, key *edek.NewKey) (*edek.KeyVersion, error) {
-	defer k.forget(key.Name)
 	done := k.observe("create")
 	v, err := keys.As(k.provider, c).Create(ctx, key)
 	done(err)
+	k.forgetAfter(key.Name, err)
 	return v, err
 }
 
 // Roll makes a new current version. The caller zeroes the result.
 func (k *Cache) Roll(ctx context.Context, c edek.Caller, name string, material []byte) (*edek.KeyVersion, error) {
-	defer k.forget(name)
 	done := k.observe("roll")
 	v, err := keys.As(k.provider, c).Roll(ctx, name, material)
 	done(err)
 	k.tellNodes(ctx, name, err)
+	k.forgetAfter(name, err)
 	return v, err
 }
 
 // Delete removes a key with all versions.
 func (k *Cache) Delete(ctx context.Context, c edek.Caller, name string) error {
-	defer k.forget(name)
 	done := k.observe("delete")
 	err := keys.As(k.provider, c).Delete(ctx, name)
 	done(err)
 	k.tellNodes(ctx, name, err)
+	k.forgetAfter(name, err)
 	return err
 }
 
+// forgetAfter is Invalidate for whatever the key is, after a change that ended with
+// err. A change that was sent and not answered may have happened, and so may one that
+// failed in the middle. One of a far key that was denied, or sent to nobody, has
+// not: who may not change a key must not be able to empty its ring.
+func (k *Cache) forgetAfter(name string, err error) {
+	if k.far == nil || k.far.find(name) == nil || mayHaveChanged(err) {
+		k.forget(name)
+	}
+}
+
+// mayHaveChanged reports whether a change of a far key that ended with err may have
+// been made, or found it changed.
+func mayHaveChanged(err error) bool {
+	if _, answered := errors.AsType[*edek.Foreign](err); answered {
+		return !denied(err)
+	}
+	kind := edek.KindOf(err)
+	return err == nil || kind == edek.Unsettled || kind == edek.NotFound
+}
+
 // forget is Invalidate for whatever the key is.
-//
-// A change that was sent and not answered may have happened: so it is called
-// after every attempt.
 func (k *Cache) forget(name string) {
 	if k.far != nil {
 		k.far.forget(name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,6 +97,26 @@ type farProvider struct {
 	keys.Far
 	outages   *grant.Outages
 	questions questions
+	mute      atomic.Bool // edekd's last question was not answered, and nothing was since
+}
+
+// State is the provider's, but CacheOnly too while nothing that was asked of it is
+// answered: that all its nodes hang is believed elsewhere only after some attempts,
+// which are rare where little is asked.
+func (p *farProvider) State() upstream.State {
+	if p.mute.Load() {
+		return max(upstream.CacheOnly, p.Far.State())
+	}
+	return p.Far.State()
+}
+
+func (p *farProvider) gone() bool { return p.State() >= upstream.CacheOnly }
+
+// unheard reports whether a question failed because no answer came, and not because
+// of what came: one key's answer must not keep others from being looked at.
+func unheard(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, context.DeadlineExceeded)
 }
 
 type farShard struct {
@@ -137,8 +158,9 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 		s.shards[i].keys = map[string]*FarKey{}
 	}
 	for _, far := range ones {
-		s.ones = append(s.ones, &farProvider{Far: far, questions: newQuestions(),
-			outages: s.grants.Outages(func() bool { return far.State() >= upstream.CacheOnly })})
+		one := &farProvider{Far: far, questions: newQuestions()}
+		one.outages = s.grants.Outages(one.gone)
+		s.ones = append(s.ones, one)
 	}
 	c.Metrics.NewGauge("edekd_upstream_staleness_seconds", s.staleness)
 	c.Metrics.NewGauge(`edekd_cache_bytes{cache="grants"}`, func() float64 { return float64(s.grants.Bytes()) })
@@ -268,7 +290,7 @@ func (f *FarKey) current() *facts {
 		f.used.Store(now)
 	}
 	known := f.facts.Load()
-	if known == nil || f.old(known, now) && f.provider.State() < upstream.CacheOnly {
+	if known == nil || f.old(known, now) && !f.provider.gone() {
 		return nil
 	}
 	return known
@@ -367,7 +389,7 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 			// The error itself, which compare has logged, may name others' keys.
 			return nil, nil, &edek.Error{Kind: edek.Unavailable, Op: "metadata", Key: name,
-				Text: f.provider.State().String() + ": the KMS behind did not answer in time"}
+				Text: s.state().String() + ": the KMS behind did not answer in time"}
 		}
 		// Whatever became of the others: one key's answer can spoil those of all.
 	}
@@ -378,7 +400,13 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 		return nil, err
 	})
 	if err != nil {
-		return nil, nil, err
+		if unheard(err) {
+			f.provider.mute.Store(true)
+		}
+		if known := f.facts.Load(); known != nil && f.provider.gone() && s.find(name) == f {
+			return f, known, nil // nobody can confirm them now
+		}
+		return nil, nil, s.worded(err)
 	}
 	if f = s.find(name); f == nil {
 		return nil, nil, nil

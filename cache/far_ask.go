@@ -49,6 +49,7 @@ func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 		case <-w.done:
 			return w.err
 		case <-ctx.Done():
+			f.provider.mute.Store(true)
 			return ctx.Err()
 		case turn <- struct{}{}:
 			s.question(ctx, f.provider)

@@ -81,11 +81,12 @@ func (f *FarKey) earn(c *edek.Caller, known *facts, kind grant.Kind, sent time.T
 }
 
 // judge looks at an error that a caller gets: a denial of whatever he asked for
-// ends all that he was lately let do to the key.
+// ends all that he was lately let do to the key. It comes back with the word for how
+// keys can be served.
 func (f *FarKey) judge(c *edek.Caller, err error) error {
 	if denied(err) {
 		f.side.denied.Inc()
 		f.side.grants.Revoke(c.User, c.Real, f.name)
 	}
-	return err
+	return f.side.worded(err)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,14 +28,24 @@ type household struct {
 	salt        byte
 	owner       string
 	invalidated int
+	hangs       bool // it answers no question
+	gone        bool // nor is it believed to
 }
 
 func (h *household) String() string             { return h.name }
-func (h *household) State() upstream.State      { return upstream.OK }
 func (h *household) As(edek.Caller) keys.Remote { return householdAs{h: h} }
 func (h *household) Close() error               { return nil }
 func (h *household) Generate(context.Context, edek.Caller, string, int) ([]edek.EDEK, error) {
 	return nil, &edek.Error{Kind: edek.Unavailable, Op: "generate", Text: "not today"}
+}
+
+func (h *household) State() (is upstream.State) {
+	h.with(func() {
+		if is = upstream.OK; h.gone {
+			is = upstream.CacheOnly
+		}
+	})
+	return is
 }
 
 func (h *household) with(f func()) {
@@ -48,8 +59,13 @@ func (h *household) InvalidateEverywhere(context.Context, string) error {
 	return nil
 }
 
-func (h *household) Metadata(_ context.Context, name string) (m *edek.Metadata, err error) {
-	h.with(func() { m = h.key })
+func (h *household) Metadata(ctx context.Context, name string) (m *edek.Metadata, err error) {
+	hangs := false
+	h.with(func() { m, hangs = h.key, h.hangs })
+	if hangs {
+		<-ctx.Done()
+		return nil, &edek.Error{Kind: edek.Unavailable, Op: "metadata", Key: name, Text: "no answer", Err: ctx.Err()}
+	}
 	if m == nil || m.Name != name {
 		return nil, &edek.Error{Kind: edek.NotFound, Op: "metadata", Key: name, Text: "no such key"}
 	}
@@ -72,7 +88,10 @@ type householdAs struct {
 
 func (a householdAs) KeysMetadata(ctx context.Context, names []string) (all []*edek.Metadata, err error) {
 	for _, name := range names {
-		m, _ := a.h.Metadata(ctx, name)
+		m, err := a.h.Metadata(ctx, name)
+		if err != nil && edek.KindOf(err) != edek.NotFound {
+			return nil, err
+		}
 		all = append(all, m)
 	}
 	return all, nil
@@ -188,5 +207,66 @@ func TestTwoFirstAnswers(t *testing.T) {
 	f.take(t.Context(), incarnation(2), 2, epoch)
 	if f.epochNow() == epoch || h.invalidated != 1 || f.facts.Load().metadata.Created != 2 {
 		t.Errorf("epoch %d, then %d; %d invalidations", epoch, f.epochNow(), h.invalidated)
+	}
+}
+
+// While a KMS hangs and is not yet believed to be gone, as where little is asked of
+// it, nobody who can be served from memory waits for it, but for a key that nobody
+// has used for long: its first caller waits once.
+func TestHungAndNotYetGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		idle time.Duration
+		most int // waits
+	}{"key in use": {0, 0}, "idle key": {10 * time.Minute, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &household{name: "kms://a", key: incarnation(1), salt: 1, owner: "alice"}
+				k := newFarCache(t, h)
+				farKey(t, k, "k")
+				time.Sleep(c.idle)
+				h.with(func() { h.hangs = true })
+				waits := 0
+				for range 120 {
+					begin := time.Now()
+					farKey(t, k, "k")
+					if waited := time.Since(begin); waited > 10*time.Second {
+						t.Fatalf("%v", waited)
+					} else if waited > 0 {
+						waits++
+					}
+					time.Sleep(time.Second)
+				}
+				if waits > c.most {
+					t.Errorf("%d waits", waits)
+				}
+				if is := k.State(); is != "down" { // nothing is ready
+					t.Errorf("while it hangs: %s", is)
+				}
+				time.Sleep(10 * time.Minute) // nobody uses the key any more
+				h.with(func() { h.hangs, h.key = false, incarnation(2) })
+				time.Sleep(31 * time.Second)
+				if is := k.State(); is != "ok" {
+					t.Errorf("it answers again: %s", is)
+				}
+				if m, _, err := k.Metadata(t.Context(), "k"); err != nil || m.Created != 2 {
+					t.Errorf("after it answers again: %v, %v", m, err)
+				}
+			})
+		})
+	}
+}
+
+// What a single KMS says of itself is not what can be served.
+func TestRefusalsHaveTheStatesWord(t *testing.T) {
+	h := &household{name: "kms://a", key: incarnation(1)}
+	k := newFarCache(t, h)
+	farKey(t, k, "k")
+	refusal := &edek.Error{Kind: edek.Unavailable, Op: "ask", Text: "cache-only: no node can be reached"}
+	if err := k.far.worded(refusal); err != refusal {
+		t.Errorf("while all is ok: %v", err)
+	}
+	h.with(func() { h.gone = true })
+	if err := k.far.worded(refusal); !strings.Contains(err.Error(), "down: no node can be reached") || strings.Contains(refusal.Text, "down") {
+		t.Errorf("with nothing ready: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/edekd/edekd/cache/near"
 	"github.com/edekd/edekd/edek"
-	"github.com/edekd/edekd/upstream"
 )
 
 // proofSize is the least length of a DEK that shows whether a copy opens EDEKs as
@@ -66,7 +65,7 @@ func (f *FarKey) openNear(c *edek.Caller, known *facts, e *edek.EDEK, dst []byte
 	if z == nil {
 		return dst, false
 	}
-	if ends && f.provider.State() < upstream.CacheOnly {
+	if ends && !f.provider.gone() {
 		f.reopen(c, known, e)
 	}
 	dst, err := z.AppendDEK(dst, e.IV[:], e.Wrapped())

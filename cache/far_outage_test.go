@@ -355,7 +355,8 @@ func TestAnAnswerThatSpoilsOthers(t *testing.T) {
 	})
 }
 
-// Nobody waits for longer than a request to the KMS behind may take.
+// Nobody waits for longer than a request to the KMS behind may take, and what was
+// known of a key is good while nobody can confirm it.
 func TestAQuestionThatHangs(t *testing.T) {
 	afterAnOutage(t, 120, func(t *testing.T, r *remote, k *Cache, ask func() []error) {
 		hold := make(chan struct{})
@@ -373,7 +374,7 @@ func TestAQuestionThatHangs(t *testing.T) {
 		}
 		for i := range 10 {
 			asking.Go(func() {
-				if _, _, err := k.Metadata(t.Context(), keyName(110+i)); edek.KindOf(err) == edek.Unavailable {
+				if _, _, err := k.Metadata(t.Context(), keyName(110+i)); err != nil {
 					failed.Add(1)
 				}
 				if waited := time.Since(begin); waited > 10*time.Second {
@@ -383,7 +384,7 @@ func TestAQuestionThatHangs(t *testing.T) {
 			synctest.Wait()
 		}
 		asking.Wait()
-		if n := failed.Load(); n != 10 {
+		if n := failed.Load(); n != 0 {
 			t.Errorf("%d of 10 failed", n)
 		}
 	})

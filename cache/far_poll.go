@@ -26,8 +26,10 @@ func (s *farSide) poll(ctx context.Context) {
 		case <-tick.C:
 		}
 		hot := map[*farProvider][]*FarKey{}
+		one := map[*farProvider]*FarKey{}
 		now := s.now()
 		for _, f := range s.all() {
+			one[f.provider] = f
 			switch {
 			case now-f.used.Load() > int64(s.rings.Expiry):
 				s.remove(f.name)
@@ -35,8 +37,17 @@ func (s *farSide) poll(ctx context.Context) {
 				hot[f.provider] = append(hot[f.provider], f)
 			}
 		}
+		for _, provider := range s.ones { // whether it answers again is asked, whoever uses it
+			switch f := one[provider]; {
+			case !provider.mute.Load() || len(hot[provider]) > 0:
+			case f == nil:
+				provider.mute.Store(false)
+			default:
+				hot[provider] = []*FarKey{f}
+			}
+		}
 		for provider, list := range hot {
-			for len(list) > 0 && ctx.Err() == nil && provider.State() < upstream.CacheOnly {
+			for len(list) > 0 && ctx.Err() == nil && provider.Far.State() < upstream.CacheOnly {
 				n := min(len(list), farPollBatch)
 				_ = s.compare(ctx, provider, list[:n]) // logged
 				list = list[n:]
@@ -70,6 +81,7 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 		err = errors.New("another number of keys than was asked for")
 	}
 	if _, refused := errors.AsType[*edek.Foreign](err); refused {
+		provider.mute.Store(false)
 		if len(list) > 1 {
 			return errors.Join(s.compare(ctx, provider, list[:len(list)/2]), s.compare(ctx, provider, list[len(list)/2:]))
 		}
@@ -79,6 +91,7 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 		}
 		return nil
 	}
+	provider.mute.Store(unheard(err))
 	if err != nil {
 		s.c.Log.Debug("keys could not be compared with those of the other KMS", "provider", provider.String(), "error", err)
 		return err

@@ -2,11 +2,14 @@ package cache
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/edekd/edekd/cache/ring"
+	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
 )
 
@@ -41,6 +44,23 @@ func (s *farSide) state() upstream.State {
 		return upstream.CacheOnly
 	}
 	return upstream.Down
+}
+
+// worded puts the word for how keys can be served into a refusal, which has the one
+// for how a single KMS does.
+func (s *farSide) worded(err error) error {
+	refused, ok := errors.AsType[*edek.Error](err)
+	if !ok || refused.Kind != edek.Unavailable {
+		return err
+	}
+	rest, cut := strings.CutPrefix(refused.Text, upstream.CacheOnly.String()+": ")
+	is := s.state()
+	if !cut || is == upstream.OK {
+		return err
+	}
+	right := *refused
+	right.Text = is.String() + ": " + rest
+	return &right
 }
 
 // registerState shows the state as one gauge for each word, 1 for the one that

@@ -55,7 +55,23 @@ func (f *FarKey) Generate(ctx context.Context, c edek.Caller, n int, dst []edek.
 			return dst, nil
 		}
 	}
-	return f.forwardGenerate(ctx, c, known, n, dst)
+	dst, err := f.forwardGenerate(ctx, c, known, n, dst)
+	if err != nil && !granted && known != nil {
+		err = f.ungranted(err)
+	}
+	return dst, err
+}
+
+// ungranted says why a caller gets nothing of what is ready while the other KMS
+// cannot be asked whether he may.
+func (f *FarKey) ungranted(err error) error {
+	refused, ok := errors.AsType[*edek.Error](err)
+	if !ok || refused.Kind != edek.Unavailable || !f.provider.gone() {
+		return err
+	}
+	why := *refused
+	why.Text += "; what was fetched ahead is for callers whose own request was answered lately: edekd.upstream.grant.outage.seconds says how much longer that counts now"
+	return &why
 }
 
 // Ready returns how many EDEKs of a key are ready.
@@ -90,6 +106,7 @@ func (f *FarKey) generateAs(ctx context.Context, c edek.Caller, known *facts, n 
 	if err != nil {
 		return nil, f.judge(&c, err)
 	}
+	f.provider.mute.Store(false)
 	f.earn(&c, known, grant.Generate, sent)
 	f.saw(made)
 	return made, nil
@@ -134,6 +151,7 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 		}
 		return nil, err
 	}
+	f.provider.mute.Store(false)
 	f.saw(made)
 	return made, nil
 }
@@ -174,12 +192,12 @@ func (k *Cache) tellNodes(ctx context.Context, name string, err error) {
 // InvalidateFor is Invalidate in a caller's name, for a far key at all nodes of
 // its KMS, too.
 func (k *Cache) InvalidateFor(ctx context.Context, c edek.Caller, f *FarKey) error {
-	defer k.forget(f.name)
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
 	if err := f.provider.As(c).Invalidate(ctx, f.name); err != nil {
 		return f.judge(&c, err)
 	}
+	defer k.forget(f.name)
 	if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
 		return &edek.Error{Kind: edek.Unavailable, Op: "invalidate", Key: f.name,
 			Text: "one server of the KMS has forgotten the key, edekd itself may not tell the others: that KMS must let it roll keys", Err: errors.New(err.Error())}

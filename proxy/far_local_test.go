@@ -167,3 +167,34 @@ func TestCopiesThatAreRefused(t *testing.T) {
 		t.Errorf("%d requests for what is refused", n)
 	}
 }
+
+// Who may not change a key cannot empty what is ready of it, nor can a change that
+// nobody was sent.
+func TestChangesThatAreRefusedDropNothing(t *testing.T) {
+	s := newLocalSidecar(t)
+	s.rules.Set(policy(t, append([]string{"hadoop.kms.acl.ROLLOVER", "edekd", "hadoop.kms.acl.DELETE", "edekd"}, openRules...)...), noGroups{})
+	s.create(t, "k1")
+	s.granted(t, "alice")
+	s.copied(t, "alice", s.generateAs(t, "alice"))
+	for _, c := range [][3]string{{"POST", "/key/k1", "{}"}, {"DELETE", "/key/k1", ""}, {"POST", "/key/k1/_invalidatecache", ""}} {
+		if a := s.as(t, "mallory", c[0], c[1], c[2]); a.StatusCode != 403 || s.cache.Ready("k1") == 0 {
+			t.Errorf("%s %s: %d %s, %d ready", c[0], c[1], a.StatusCode, a.body, s.cache.Ready("k1"))
+		}
+	}
+	var before int
+	s.far.with(func() { before = s.far.single })
+	if a := s.decryptAs(t, "alice", s.generateAs(t, "alice")); a.StatusCode != 200 {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	s.far.with(func() {
+		if s.far.single != before {
+			t.Error("the copy is gone")
+		}
+	})
+	s.far.with(func() {
+		s.far.roll = &edek.Error{Kind: edek.Unavailable, Op: "roll", Key: "k1", Text: "cache-only: no node can be reached"}
+	})
+	if a := s.as(t, "mallory", "POST", "/key/k1", "{}"); a.StatusCode != 500 || s.cache.Ready("k1") == 0 {
+		t.Errorf("a roll that nobody was sent: %d %s, %d ready", a.StatusCode, a.body, s.cache.Ready("k1"))
+	}
+}
