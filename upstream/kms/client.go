@@ -237,14 +237,23 @@ func (c *Client) refusal(r *request, why error) error {
 	return e
 }
 
+const accessClass = "org.apache.hadoop.security.authorize.AuthorizationException"
+
 // admit refuses what must not be sent.
 func (c *Client) admit(r *request) error {
 	if r.caller.User == "" && r.caller != (edek.Caller{}) {
 		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the caller has no short name, and is not passed on as the service itself"}
 	}
+	for _, name := range []string{r.caller.User, r.caller.Real} {
+		if strings.ContainsAny(name, "/@") {
+			return &edek.Foreign{Status: http.StatusForbidden, Class: accessClass, Node: "edekd",
+				Text: "User [" + oneLine(name, 200) + "] is not passed on to the upstream KMS, whose rules may make another name of one that has a slash or an @:" +
+					" hadoop.kms.authentication.kerberos.name.rules must make a short name of it"}
+		}
+	}
 	as := c.as.Load()
 	if u := r.caller.User; u != "" && (u == c.config.Service || as != nil && u == *as) {
-		return &edek.Foreign{Status: http.StatusForbidden, Class: "org.apache.hadoop.security.authorize.AuthorizationException", Node: "edekd",
+		return &edek.Foreign{Status: http.StatusForbidden, Class: accessClass, Node: "edekd",
 			Text: "User [" + u + "] has the name of the service itself and is not passed on to the upstream KMS"}
 	}
 	switch {

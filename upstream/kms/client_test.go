@@ -142,6 +142,26 @@ func TestWhomTheUpstreamSees(t *testing.T) {
 	}
 }
 
+// What comes as doAs goes through the upstream's own rules, which may make the
+// service's name of a principal's.
+func TestCallersWithLongNamesAreNotPassedOn(t *testing.T) {
+	f := startFake(t, "k")
+	c := newClient(t, nil, f)
+	for _, caller := range []edek.Caller{{User: "edekd@EXAMPLE.COM"}, {User: "edekd/h@EXAMPLE.COM"}, {User: "edekd/h"}, {User: "alice", Real: "edekd@EXAMPLE.COM"}} {
+		_, err := c.Generate(t.Context(), caller, "k", 1)
+		if foreign, ok := errors.AsType[*edek.Foreign](err); !ok || foreign.Status != 403 || foreign.Class != accessClass || !strings.Contains(foreign.Text, "name.rules must make a short name") {
+			t.Errorf("%+v: %v", caller, err)
+		}
+	}
+	if got := f.seen(); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+	// What a full name looks like does not matter: it is not sent.
+	if _, err := c.Generate(t.Context(), edek.Caller{User: "alice", Full: "alice/h@EXAMPLE.COM", Real: "oozie"}, "k", 1); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNamesThatWouldLeadElsewhereAreNotSent(t *testing.T) {
 	f := startFake(t, "k")
 	c, ctx := newClient(t, nil, f), t.Context()
