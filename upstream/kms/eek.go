@@ -164,8 +164,14 @@ func (c *Client) Decrypt(ctx context.Context, caller edek.Caller, name, versionN
 }
 
 // Reencrypt has an EDEK, given as its parts came from the caller, wrapped under
-// the key's current version. IV and length stay.
+// the key's current version. IV and length stay. Parts that an edek.EDEK cannot
+// have are edek.Invalid: a Java KMS gives back what is of the current version
+// already, whatever it is, and its answer would look like a fault.
 func (c *Client) Reencrypt(ctx context.Context, caller edek.Caller, name, versionName string, iv, wrapped []byte) (e edek.EDEK, err error) {
+	if _, err := edek.NewEDEK(0, iv, wrapped); err != nil {
+		return e, &edek.Error{Kind: edek.Invalid, Op: "reencrypt", Key: name,
+			Text: fmt.Sprintf("Invalid encrypted key of %d bytes with an iv of %d: it must have 1 to %d bytes, and its iv %d", len(wrapped), len(iv), edek.MaxDEKSize, edek.IVSize)}
+	}
 	r, err := about("reencrypt", "reencrypt", caller, name, versionName, iv, wrapped)
 	if err != nil {
 		return e, err

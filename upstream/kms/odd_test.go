@@ -1,0 +1,58 @@
+package kms
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/upstream"
+)
+
+// wantNoFault is for after the questions of one user: whatever they were, the
+// nodes answered.
+func wantNoFault(t *testing.T, c *Client) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		if n.Faults != 0 || n.Opened != 0 || !n.Usable {
+			t.Errorf("what a user asks for is held against %+v", n)
+		}
+	}
+	if c.State() != upstream.OK {
+		t.Errorf("state %v", c.State())
+	}
+}
+
+// A Java KMS gives back what is of the current version as it came, and opens
+// encrypted keys of every length.
+func TestEncryptedKeysOfOddLengthsAreNoFault(t *testing.T) {
+	f := startFake(t, "k")
+	f.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("eek_op") != "reencrypt" {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		var in struct{ IV, Material string }
+		json.Unmarshal(body, &in)
+		answer(w, 200, eek("k", 0, fromB64(in.IV), fromB64(in.Material), nil))
+		return true
+	})
+	c, ctx := newClient(t, nil, f), t.Context()
+	for _, size := range [][2]int{{16, 0}, {16, 33}, {16, 48}, {0, 32}, {15, 32}, {17, 32}} {
+		iv, wrapped := make([]byte, size[0]), make([]byte, size[1])
+		_, err := c.Reencrypt(ctx, alice, "k", "k@0", iv, wrapped)
+		wantKind(t, err, edek.Invalid, "1 to 32 bytes")
+		if size[0] == 16 {
+			if dek, err := c.Decrypt(ctx, alice, "k", "k@0", iv, wrapped); err != nil || len(dek) != len(wrapped) {
+				t.Errorf("%d bytes: %x, %v", size[1], dek, err)
+			}
+		}
+	}
+	for _, size := range []int{1, 16, 17, 32} {
+		if _, err := c.Reencrypt(ctx, alice, "k", "k@0", make([]byte, 16), make([]byte, size)); err != nil {
+			t.Error(err)
+		}
+	}
+	wantNoFault(t, c)
+}
