@@ -22,7 +22,7 @@ const (
 	Corrupt                         // stored bytes that do not open or parse
 	Malformed                       // a request that is not what it claims to be, JSON above all
 	WrongType                       // a JSON value of another type than the field has
-	Unsettled                       // a change was passed on, and whether it happened is not known
+	Unsettled                       // a change was passed on, and whether it happened, or what came of it, is not known
 )
 
 var kindNames = [...]string{

@@ -17,7 +17,7 @@ import (
 const (
 	maxNames    = 32 << 20 // bytes of an answer that lists all keys, or all versions of one
 	maxMetadata = 1 << 20  // of one key's metadata
-	maxMaterial = 4 << 10  // of one version's material
+	maxVersion  = 1 << 20  // of one version
 
 	// maxQueried is how much of names one request may ask for, each counted
 	// with four bytes more: Java's client cuts so. And how many names: a Java
@@ -191,7 +191,7 @@ func readVersion(body []byte, name string) (*edek.KeyVersion, error) {
 // may be half a minute behind a roll. The caller zeroes it.
 func (c *Client) CurrentVersion(ctx context.Context, caller edek.Caller, name string) (v *edek.KeyVersion, err error) {
 	r := &request{op: "get current version", key: name, method: http.MethodGet, path: "key/" + escape(name) + "/_currentversion",
-		caller: caller, status: http.StatusOK, bound: 4096 + room(name, maxMaterial)}
+		caller: caller, status: http.StatusOK, bound: maxVersion, swollen: true}
 	err = c.read(ctx, r, func(body []byte) error {
 		if isEmpty(body) {
 			return unknown(r.op, name)
@@ -209,7 +209,7 @@ func (c *Client) Version(ctx context.Context, caller edek.Caller, versionName st
 		return nil, unknown("get version", versionName)
 	}
 	r := &request{op: "get version", key: versionName, method: http.MethodGet, path: "keyversion/" + escape(versionName),
-		caller: caller, status: http.StatusOK, bound: 4096 + room(name, maxMaterial)}
+		caller: caller, status: http.StatusOK, bound: maxVersion, swollen: true}
 	err = c.read(ctx, r, func(body []byte) error {
 		if isEmpty(body) {
 			return unknown(r.op, versionName)
@@ -317,13 +317,19 @@ func addressable(op, name string) error {
 	return nil
 }
 
-// change sends a change that is answered with a key version.
+// change sends a change that is answered with a key version. A success that is
+// too long to be read is edek.Unsettled too: all that follows a change is still
+// to be done, and nobody may make it again.
 func (c *Client) change(ctx context.Context, r *request, material int) (v *edek.KeyVersion, err error) {
-	r.bound = 4096 + room(r.key, max(material, maxMaterial))
+	r.bound, r.swollen = maxVersion+room(r.key, material), true
 	err = c.write(ctx, r, func(body []byte) error {
 		v, err = readVersion(body, r.key)
 		return err
 	})
+	if errors.Is(err, errSwollen) {
+		err = &edek.Error{Kind: edek.Unsettled, Op: r.op, Key: r.key, Err: err,
+			Text: "the upstream KMS has made the change, do not repeat it: but the new version is too long to be passed on"}
+	}
 	return v, err
 }
 

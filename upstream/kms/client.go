@@ -376,7 +376,7 @@ func (c *Client) send(ctx context.Context, n *node, t *http.Transport, r *reques
 	}
 	answer, err := readAll(resp, r.bound, r.expect)
 	if errors.Is(err, errSwollen) && r.swollen {
-		return nil, &edek.Error{Kind: edek.Corrupt, Op: r.op, Key: r.key, Text: fmt.Sprintf("%s answers with more than %d bytes", n.addr, r.bound)}
+		return nil, &edek.Error{Kind: edek.Corrupt, Op: r.op, Key: r.key, Text: fmt.Sprintf("%s answers with more than %d bytes", n.addr, r.bound), Err: err}
 	}
 	if err != nil {
 		return nil, fault(err)

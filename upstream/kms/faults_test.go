@@ -341,7 +341,6 @@ func TestAnEndlessAnswer(t *testing.T) {
 				_, err := c.Decrypt(ctx, alice, "k", "k@0", make([]byte, 16), make([]byte, 32))
 				return err
 			},
-			func() error { _, err := c.CurrentVersion(ctx, alice, "k"); return err },
 		} {
 			c = newClient(t, nil, f)
 			wantKind(t, call(), edek.Unavailable, "longer than one to the question can be")
@@ -350,14 +349,20 @@ func TestAnEndlessAnswer(t *testing.T) {
 			}
 		}
 		c = newClient(t, nil, f)
-		// How large metadata is, its maker decides.
+		// How large metadata and material are, their maker decides.
 		_, err := c.Metadata(ctx, alice, "k")
 		wantKind(t, err, edek.Corrupt)
-		if c.Nodes()[0].Faults != 0 {
-			t.Error("large metadata is taken for a fault of the node")
+		<-taken
+		_, err = c.CurrentVersion(ctx, alice, "k")
+		wantKind(t, err, edek.Corrupt)
+		if n := <-taken; n > size/2 {
+			t.Errorf("%d bytes were read", n)
 		}
+		_, err = c.Version(ctx, alice, "k@0")
+		wantKind(t, err, edek.Corrupt)
 		_, err = c.Roll(ctx, alice, "k", nil)
-		wantKind(t, err, edek.Unsettled)
+		wantKind(t, err, edek.Unsettled, "has made the change")
+		wantNoFault(t, c)
 	}
 }
 

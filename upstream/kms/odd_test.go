@@ -56,3 +56,46 @@ func TestEncryptedKeysOfOddLengthsAreNoFault(t *testing.T) {
 	}
 	wantNoFault(t, c)
 }
+
+// Material can be given, and an HMAC key be made, of whatever length.
+func TestKeysOfMuchMaterialAreNoFault(t *testing.T) {
+	const large, tooLarge = 64 << 10, 1 << 20
+	for _, size := range []int{large, tooLarge} {
+		f := startFake(t, "k")
+		f.set(func(w http.ResponseWriter, r *http.Request) bool {
+			io.Copy(io.Discard, r.Body)
+			status := 200
+			if r.URL.Path == "/kms/v1/keys" {
+				status = 201
+			}
+			if r.Method != http.MethodOptions {
+				answer(w, status, object{"material": b64(make([]byte, size)), "name": "k", "versionName": "k@0"})
+			}
+			return true
+		})
+		c, ctx := newClient(t, nil, f), t.Context()
+		current := func() (*edek.KeyVersion, error) { return c.CurrentVersion(ctx, alice, "k") }
+		version := func() (*edek.KeyVersion, error) { return c.Version(ctx, alice, "k@0") }
+		create := func() (*edek.KeyVersion, error) { return c.Create(ctx, alice, &edek.NewKey{Name: "k"}) }
+		roll := func() (*edek.KeyVersion, error) { return c.Roll(ctx, alice, "k", nil) }
+		for i, call := range []func() (*edek.KeyVersion, error){current, version, create, roll} {
+			v, err := call()
+			switch {
+			case size == large && (err != nil || len(v.Material) != size):
+				t.Errorf("%d: %v, %v", i, v, err)
+			case size == tooLarge && i < 2:
+				wantKind(t, err, edek.Corrupt, "more than")
+			case size == tooLarge:
+				wantKind(t, err, edek.Unsettled, "has made the change, do not repeat it")
+			}
+		}
+		if n := len(f.seen()); n != 4 {
+			t.Errorf("%d requests", n)
+		}
+		wantNoFault(t, c)
+		// What was given comes back, however much.
+		if v, err := c.Create(ctx, alice, &edek.NewKey{Name: "k", Material: make([]byte, size)}); err != nil || len(v.Material) != size {
+			t.Error(err)
+		}
+	}
+}
