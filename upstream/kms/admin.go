@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/edekd/edekd/edek"
 )
@@ -107,8 +108,14 @@ func (c *Client) Metadata(ctx context.Context, caller edek.Caller, name string) 
 }
 
 // KeysMetadata describes keys, in the order of names; nil stands for one that
-// does not exist. One key that the caller may not see fails all of them.
+// does not exist. One key that the caller may not see, or whose name no key can
+// have, fails all of them.
 func (c *Client) KeysMetadata(ctx context.Context, caller edek.Caller, names []string) ([]*edek.Metadata, error) {
+	for _, name := range names {
+		if !utf8.ValidString(name) {
+			return nil, noUTF8("get metadata", name, "the name")
+		}
+	}
 	all := make([]*edek.Metadata, 0, len(names))
 	for len(names) > 0 {
 		count, size := 0, 0

@@ -37,6 +37,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
@@ -251,12 +252,17 @@ func (c *Client) admit(r *request) error {
 					" hadoop.kms.authentication.kerberos.name.rules must make a short name of it"}
 		}
 	}
+	if !utf8.ValidString(r.caller.User) || !utf8.ValidString(r.caller.Real) {
+		return noUTF8(r.op, r.key, "the caller's name")
+	}
 	as := c.as.Load()
 	if u := r.caller.User; u != "" && (u == c.config.Service || as != nil && u == *as) {
 		return &edek.Foreign{Status: http.StatusForbidden, Class: accessClass, Node: "edekd",
 			Text: "User [" + u + "] has the name of the service itself and is not passed on to the upstream KMS"}
 	}
 	switch {
+	case !utf8.ValidString(r.key):
+		return noUTF8(r.op, r.key, "the name")
 	case strings.IndexByte(r.key, 0) >= 0:
 		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the name has a NUL byte, which no URL can hold"}
 	case r.key == "" && strings.HasPrefix(r.path, "key/"):
@@ -265,6 +271,12 @@ func (c *Client) admit(r *request) error {
 		return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "the name has a dot or two between slashes, which may lead elsewhere in a URL"}
 	}
 	return nil
+}
+
+// noUTF8 refuses a name of which JSON, and a KMS that reads its URL, would make
+// another one.
+func noUTF8(op, key, what string) error {
+	return &edek.Error{Kind: edek.Invalid, Op: op, Key: key, Text: what + " is not in UTF-8"}
 }
 
 // dotted reports whether a name has a segment that servers and balancers may

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/edekd/edekd/edek"
@@ -98,4 +99,42 @@ func TestKeysOfMuchMaterialAreNoFault(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// To Java, and in JSON, x\xff is x\ufffd: the answer would be about another key, or
+// another would be made.
+func TestNamesThatAreNotInUTF8AreNotSent(t *testing.T) {
+	f := startFake(t, "k", "x\ufffd")
+	c, ctx := newClient(t, nil, f), t.Context()
+	for _, name := range []string{"x\xff", "\xed\xa0\x80"} {
+		for what, call := range map[string]func() error{
+			"metadata":   func() error { _, err := c.Metadata(ctx, alice, name); return err },
+			"of several": func() error { _, err := c.KeysMetadata(ctx, edek.Caller{}, []string{"k", name}); return err },
+			"create":     func() error { _, err := c.Create(ctx, alice, &edek.NewKey{Name: name}); return err },
+			"roll":       func() error { _, err := c.Roll(ctx, alice, name, nil); return err },
+			"delete":     func() error { return c.Delete(ctx, alice, name) },
+			"generate":   func() error { return generate(c, name, 1) },
+			"version":    func() error { _, err := c.Version(ctx, alice, name+"@0"); return err },
+			"decrypt": func() error {
+				_, err := c.Decrypt(ctx, alice, name, name+"@0", make([]byte, 16), make([]byte, 16))
+				return err
+			},
+			"re-encrypt many":  func() error { _, err := c.ReencryptBatch(ctx, alice, name, nil); return err },
+			"invalidate":       func() error { return c.InvalidateEverywhere(ctx, name) },
+			"as the caller":    func() error { _, err := c.Generate(ctx, edek.Caller{User: name}, "k", 1); return err },
+			"as the real user": func() error { _, err := c.Generate(ctx, edek.Caller{User: "alice", Real: name}, "k", 1); return err },
+		} {
+			if err := call(); edek.KindOf(err) != edek.Invalid || !strings.Contains(err.Error(), "not in UTF-8") {
+				t.Errorf("%s of %q: %v", what, name, err)
+			}
+		}
+	}
+	if got := f.seen(); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+	// The character itself is as good as any.
+	if err := generate(c, "x\ufffd", 1); err != nil {
+		t.Error(err)
+	}
+	wantNoFault(t, c)
 }
