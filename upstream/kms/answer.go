@@ -21,6 +21,7 @@ const (
 var (
 	errUnauthenticated = errors.New("it does not accept edekd's login")
 	errForeign         = errors.New("it does not answer like a KMS")
+	errPage            = fmt.Errorf("%w, but like a web server that does not want this request", errForeign)
 	errSwollen         = errors.New("its answer is longer than one to the question can be")
 )
 
@@ -62,8 +63,8 @@ func readAll(resp *http.Response, bound, expect int64) ([]byte, error) {
 
 // refused turns an answer of another status than success has into an error:
 // *edek.Foreign for an exception of Java's, errUnauthenticated or errForeign for
-// what the node itself is to blame for, edek.Invalid for a web server that does
-// not take this one request.
+// what the node itself is to blame for, its errPage for what may be about the
+// path, edek.Invalid for a web server that does not take this one request.
 func refused(n *node, resp *http.Response) error {
 	status := oneLine(resp.Status, 200)
 	switch code := resp.StatusCode; {
@@ -74,6 +75,11 @@ func refused(n *node, resp *http.Response) error {
 	case code < 400 || code > 599:
 		return fmt.Errorf("%w: %s", errForeign, status)
 	}
+	why := errForeign
+	switch resp.StatusCode {
+	case http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
+		why = errPage
+	}
 	if isJSON(resp.Header.Get("Content-Type")) {
 		if body, err := readAll(resp, maxError, 0); err == nil {
 			if f := remoteException(body); f != nil {
@@ -81,7 +87,7 @@ func refused(n *node, resp *http.Response) error {
 				return f
 			}
 		}
-		return fmt.Errorf("%w: %s with JSON that is no RemoteException", errForeign, status)
+		return fmt.Errorf("%w: %s with JSON that is no RemoteException", why, status)
 	}
 	switch resp.StatusCode {
 	case http.StatusForbidden:
@@ -93,7 +99,7 @@ func refused(n *node, resp *http.Response) error {
 		// Something is too odd or too long for the web server, before any KMS saw it.
 		return &edek.Error{Kind: edek.Invalid, Op: "ask upstream", Text: n.addr + " does not take the request: " + status}
 	}
-	return fmt.Errorf("%w: %s", errForeign, status)
+	return fmt.Errorf("%w: %s", why, status)
 }
 
 // remoteException reads the body of an error, nil when it is none.

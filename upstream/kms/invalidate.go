@@ -84,7 +84,8 @@ func invalidation(name string, caller edek.Caller) *request {
 // out of use, and those that do not answer now. Only the memory of this process
 // knows of the latter. A node that answers with an exception stays in use with
 // what it has cached, and the exception is the error: the service then lacks the
-// right to roll or delete keys there.
+// right to roll or delete keys there. So does one behind a web server that does
+// not take the name.
 func (c *Client) InvalidateEverywhere(ctx context.Context, name string) error {
 	r := invalidation(name, edek.Caller{})
 	if err := c.admit(r); err != nil {
@@ -131,7 +132,7 @@ func (c *Client) settle(ctx context.Context, n *node) error {
 			return err
 		}
 		if err != nil {
-			c.config.Log.Warn("a KMS that was out of reach does not forget what it has cached of a key: give the service the right to roll keys there",
+			c.config.Log.Warn("a KMS that was out of reach does not forget what it has cached of a key: the service needs the right to roll keys there, and web servers before it must take the name",
 				"node", n.addr, "key", name, "error", err)
 		}
 		n.pending.done(name, number)
