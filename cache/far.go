@@ -455,20 +455,7 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 }
 
 // denied reports whether an answer of another KMS denies the caller something.
-// A denial that came up while an EDEK was generated is a 500 there, whose text
-// begins with the exception's name.
 func denied(err error) bool {
 	f, ok := errors.AsType[*edek.Foreign](err)
-	if !ok {
-		return false
-	}
-	for _, class := range []string{"AuthorizationException", "AccessControlException"} {
-		if strings.HasSuffix(f.Class, class) {
-			return true
-		}
-		if head, _, ok := strings.Cut(f.Text, ":"); ok && strings.HasSuffix(head, class) {
-			return true
-		}
-	}
-	return f.Status == 403
+	return ok && f.Denies()
 }

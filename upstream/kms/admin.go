@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	metadataPath = "keys/metadata"
+
 	maxNames    = 32 << 20 // bytes of an answer that lists all keys, or all versions of one
 	maxMetadata = 1 << 20  // of one key's metadata
 	maxVersion  = 1 << 20  // of one version
@@ -130,7 +132,7 @@ func (c *Client) KeysMetadata(ctx context.Context, caller edek.Caller, names []s
 		}
 		asked := names[:count]
 		names = names[count:]
-		r := &request{op: "get metadata", key: asked[0], method: http.MethodGet, path: "keys/metadata", query: query.String(),
+		r := &request{op: "get metadata", key: asked[0], method: http.MethodGet, path: metadataPath, query: query.String(),
 			caller: caller, status: http.StatusOK, bound: min(int64(count)*maxMetadata, maxNames), swollen: true}
 		if count > 1 {
 			r.key += fmt.Sprintf(" and %d more", count-1)

@@ -15,19 +15,68 @@ import (
 	"github.com/edekd/edekd/upstream"
 )
 
+// exceptionsInRow is after how many exceptions to edekd's own requests, with no
+// other answer to anybody between, a node may be broken: as many as the faults
+// that open a breaker.
+const exceptionsInRow = 5
+
 // ask makes one attempt at a node, and finds out what is to blame where one
 // answer does not tell.
+//
+// An exception is no fault: it can be about the caller or the key, and no user may
+// take a node away by making or asking for an odd one. But a node whose own store
+// is gone answers nothing else. That is found by edekd's own requests: when some in
+// a row got exceptions, and nobody got an answer meanwhile (a Java KMS goes on with
+// what it has cached, another edekd with what it fetched ahead), the node is asked
+// what is about no one key. An exception to that, too, takes it out of use until it
+// answers that. The breaker is of no use here: for it, the exceptions that users
+// get meanwhile are answers.
 func (c *Client) ask(ctx context.Context, n *node, t *http.Transport, r *request, take func([]byte) error) error {
 	err := c.exchange(ctx, n, t, r, take)
-	if errors.Is(err, errPage) && r.named() {
+	switch own := r.caller == (edek.Caller{}); {
+	case err == nil || edek.KindOf(err) == edek.NotFound:
+		if r.bound > 0 {
+			n.answered()
+		}
+		if own && r.path == metadataPath {
+			first, _, _ := strings.Cut(r.query, "&")
+			n.known.Store(&first)
+		}
+	case errors.Is(err, errPage) && r.named():
 		// A web server before the KMS may refuse paths for the name in them: Apache
 		// does that with an encoded slash. Whether it refuses all shows where no
 		// name is.
-		if _, isFault := errors.AsType[*upstream.Fault](c.unnamed(ctx, n)); !isFault {
+		if !atFault(c.unnamed(ctx, n)) {
 			return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "a web server before the upstream KMS does not take this name in a URL: " + err.Error()}
 		}
+	case own && broken(err) && n.exceptions.Add(1) >= exceptionsInRow && broken(c.unnamed(ctx, n)):
+		c.config.Log.Warn("a KMS answers nothing but exceptions, and is out of use until it answers edekd again", "node", n.addr, "error", err)
+		n.broken.Store(true)
+		c.set.Suspend(n.index)
+		// Not wrapped: it is nobody's answer.
+		return &upstream.Fault{Err: fmt.Errorf("%s: it answers nothing but exceptions: %v", n.addr, err), Sent: true}
 	}
 	return err
+}
+
+// answered notes that the node answered a question.
+func (n *node) answered() {
+	if n.exceptions.Load() != 0 { // hardly ever, so that this is not written to all the time
+		n.exceptions.Store(0)
+	}
+}
+
+// broken reports whether an exception to a question of edekd's can mean that the
+// node answers no questions: not if it denies something, or blames the question.
+func broken(err error) bool {
+	f, ok := errors.AsType[*edek.Foreign](err)
+	return ok && f.Status >= http.StatusInternalServerError && !f.Denies()
+}
+
+// atFault reports whether an answer to unnamed shows that the node is to blame.
+func atFault(err error) bool {
+	_, isFault := errors.AsType[*upstream.Fault](err)
+	return isFault || broken(err)
 }
 
 // named reports whether the name of a key or version is in the path.
@@ -38,10 +87,27 @@ func (r *request) named() bool {
 // nobodys is a name that no key has.
 const nobodys = "no-such-key.edekd"
 
-// unnamed asks a node a question of edekd's own that is about no key.
-func (c *Client) unnamed(ctx context.Context, n *node) error {
-	return c.exchange(ctx, n, c.pooled, &request{op: "find out whether it answers", method: http.MethodGet, path: "keys/metadata", query: "key=" + nobodys,
-		status: http.StatusOK, bound: maxMetadata}, nil)
+// unnamed asks a node whether it answers edekd at all. No key's name is in the
+// path, and no one key's trouble makes the answer an exception: first comes the
+// key that the node last told edekd something of, then, since that one may have
+// been damaged, nobody's. That alone would not do: some KMS may answer with
+// exceptions about what it does not have.
+func (c *Client) unnamed(ctx context.Context, n *node) (err error) {
+	queries := []string{"key=" + nobodys}
+	if known := n.known.Load(); known != nil {
+		queries = []string{*known, "key=" + nobodys}
+	}
+	for _, query := range queries {
+		err = c.exchange(ctx, n, c.pooled, &request{op: "find out whether it answers", method: http.MethodGet, path: metadataPath, query: query,
+			status: http.StatusOK, bound: maxMetadata, swollen: true}, nil)
+		if err == nil {
+			n.answered()
+		}
+		if !broken(err) {
+			return err
+		}
+	}
+	return err
 }
 
 // exchange asks a node once: with a login before it where one is needed,

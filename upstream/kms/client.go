@@ -57,12 +57,16 @@ type Client struct {
 }
 
 type node struct {
-	addr    string // host:port
-	host    string // as in the service's principal
-	base    string // https://host:port/kms/v1/
-	session session
-	pending pending
-	batches atomic.Bool // its last answer announced _decryptbatch
+	index      int
+	addr       string // host:port
+	host       string // as in the service's principal
+	base       string // https://host:port/kms/v1/
+	session    session
+	pending    pending
+	batches    atomic.Bool            // its last answer announced _decryptbatch
+	known      atomic.Pointer[string] // a query of keys/metadata that it last answered to edekd itself
+	exceptions atomic.Uint32          // to edekd's own requests since it last answered anybody
+	broken     atomic.Bool            // it has to answer edekd before it is used again
 }
 
 const idle = 20 * time.Second // well below the 60 s after which Jetty closes a connection
@@ -76,12 +80,12 @@ func New(config Config) (*Client, error) {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{config: config}
-	for _, addr := range config.Nodes {
+	for i, addr := range config.Nodes {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, fmt.Errorf("upstream KMS: node %q: %w", addr, err)
 		}
-		c.nodes = append(c.nodes, &node{addr: addr, host: strings.ToLower(host), base: config.Scheme + "://" + addr + config.Path + "/v1/"})
+		c.nodes = append(c.nodes, &node{index: i, addr: addr, host: strings.ToLower(host), base: config.Scheme + "://" + addr + config.Path + "/v1/"})
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.queue = queue.New(func() int { return c.set.Places() })

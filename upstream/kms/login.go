@@ -142,7 +142,7 @@ func authCookie(h http.Header) (string, error) {
 }
 
 // probe tries a node that is out of use: whether it takes the service's login,
-// and what it has missed.
+// whether it answers if it did not, and what it has missed.
 func (c *Client) probe(ctx context.Context, i int) error {
 	n := c.nodes[i]
 	cookie, err := c.handshake(ctx, n)
@@ -151,6 +151,12 @@ func (c *Client) probe(ctx context.Context, i int) error {
 	}
 	if c.config.Kerberos != nil {
 		n.session.cookie.Store(&cookie)
+	}
+	if n.broken.Swap(false) { // before the question: what others find out meanwhile stays
+		if err := c.unnamed(ctx, n); atFault(err) {
+			n.broken.Store(true)
+			return err
+		}
 	}
 	return c.settle(ctx, n)
 }
