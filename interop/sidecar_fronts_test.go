@@ -29,6 +29,14 @@ func TestSidecarBeforeTwoFronts(t *testing.T) {
 		})
 	})
 	t.Run("nodes that go", func(t *testing.T) { losesNodes(t, edekd.Addr, fronts) })
+	// The front that is left takes logins, and has an exception for every question.
+	t.Run("what they stand on goes", func(t *testing.T) {
+		holder.Signal(t, syscall.SIGKILL)
+		soon(t, "a state that says so", func() bool { return metric(t, edekd.Addr, `edekd_upstream_state{state="cache-only"}`) == 1 })
+		if e := generate(t, edekd.Addr, "zonekey"); e.VersionName != "zonekey@1" {
+			t.Errorf("an EDEK of %s", e.VersionName)
+		}
+	})
 }
 
 // losesNodes stops and kills Java KMSes behind edekd while clients read, none of
