@@ -94,8 +94,8 @@ func (k *callers) open(ctx context.Context, c *config.Config, r *rules) (err err
 }
 
 // probeCallers reads everything that says who may come in and what they may
-// do, tells log what had better be changed, and returns what cannot be used. It
-// opens nothing that is shared.
+// do, and whom edekd believes itself, tells log what had better be changed, and
+// returns what cannot be used. It opens nothing that is shared.
 func probeCallers(c *config.Config, log *slog.Logger) (errs []error) {
 	check := func(err error) {
 		if err != nil {
@@ -139,6 +139,8 @@ func probeCallers(c *config.Config, log *slog.Logger) (errs []error) {
 		_, err := newCertificate(c, log)
 		check(err)
 	}
+	_, err = upstreamConfig(c, log)
+	check(err)
 	return errs
 }
 

@@ -30,7 +30,7 @@ func upstreamConfig(c *config.Config, log *slog.Logger) (kms.Config, error) {
 	if c.ClientSSL != nil {
 		trust, _, err := tlsstore.LoadClient(c.ClientSSL)
 		if err != nil {
-			return k, err
+			return k, tlsProblem(err)
 		}
 		k.TLS = trust
 	}
