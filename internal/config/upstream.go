@@ -1,11 +1,15 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/edekd/edekd/hadoop/conf"
+	"github.com/edekd/edekd/upstream/kms"
 )
 
 // upstream reads how the KMS of a provider kms:// is used.
@@ -66,6 +70,31 @@ func (l *loader) upstream() {
 	}
 	u.InFlight = s.number(prefix+"in-flight", 1, 100_000)
 	l.clientSSL()
+}
+
+// farProvider checks the URI of a KMS behind edekd.
+func (l *loader) farProvider(provider string) {
+	s := &l.site
+	address, err := kms.ParseURI(provider)
+	if err != nil {
+		what := " names no KMS"
+		if wrong, ok := errors.AsType[*kms.URIError](err); ok {
+			what += ": it " + wrong.What
+		}
+		s.refuse(providerURI, conf.Quote(providerURI, provider)+what, "kms://https@HOST;HOST:9600/kms; sqlite://file@PATH keeps keys here")
+		return
+	}
+	if address.Path != "/kms" {
+		s.warn(providerURI, fmt.Sprintf("%s has the path %q: a KMS is at /kms, and Hadoop's clients add v1 themselves", conf.Quote(providerURI, provider), address.Path),
+			"/kms after the port, unless a proxy before the KMS has it elsewhere")
+	}
+	for _, node := range address.Nodes {
+		node = strings.ToLower(node)
+		if slices.Contains(l.farNodes, node) {
+			s.warn(providerURI, node+" is named in two providers, so it is asked twice for what it does not know", "one provider for each KMS")
+		}
+		l.farNodes = append(l.farNodes, node)
+	}
 }
 
 // upstreamRights reads what decides on the use of what was fetched ahead.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,4 +54,36 @@ func TestRefusedUpstream(t *testing.T) {
 	f("edekd.upstream.ring.reserve.percent", "100", "out of range", "to 99")
 	f("edekd.upstream.ring.budget-bytes", "1000", "out of range", "")
 	f("edekd.upstream.rings", "1", "no such property", "edekd.upstream.")
+}
+
+// warned loads a kms-site.xml and checks that it is warned of in these words, one
+// for each warning.
+func warned(t *testing.T, properties string, words ...string) {
+	t.Helper()
+	s := newSite(t)
+	s.write(t, "kms-site.xml", properties)
+	got := s.mustLoad(t).Warnings
+	if len(got) != len(words) {
+		t.Errorf("%s: want %d warnings, got %v", properties, len(words), got)
+		return
+	}
+	for i, w := range got {
+		if !strings.Contains(w.Error(), words[i]) || w.Remedy == "" {
+			t.Errorf("%s: want %q in: %v", properties, words[i], w)
+		}
+	}
+}
+
+func TestAddressesThatMislead(t *testing.T) {
+	f := func(uris string, words ...string) {
+		t.Helper()
+		warned(t, "hadoop.kms.key.provider.uri="+uris, words...)
+	}
+	f("kms://http@h:9600/kms")
+	f("kms://http@h:9600/kms/")
+	f("kms://http@h:9600", `the path ""`)
+	f("kms://http@h:9600/kms/v1", `the path "/kms/v1"`)
+	f("kms://http@h:9600/foo", `the path "/foo"`)
+	f("kms://http@h1:9600/kms,kms://http@h2:9600/kms")
+	f("kms://http@h1;h2:9600/kms,kms://http@H2:9600/kms", "h2:9600 is named in two providers")
 }
