@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/edekd/edekd/hadoop/conf"
 	"github.com/edekd/edekd/upstream/kms"
@@ -49,6 +50,10 @@ func (l *loader) upstream() {
 	}
 	if u.User == "" && len(l.problems) == 0 {
 		s.refuse(prefix+"user", "the user that edekd runs as has no name", "the name that the KMS lists as a proxy user")
+	}
+	if strings.ContainsAny(u.User, "/@") || strings.ContainsFunc(u.User, unicode.IsSpace) {
+		s.refuse(prefix+"user", fmt.Sprintf("%q is no short name: the KMS shortens it, so callers of that shorter name would be taken for edekd", u.User),
+			"the short name alone, such as edekd, that the KMS lists as a proxy user")
 	}
 	l.upstreamRights(prefix)
 	u.RingCover = l.seconds(prefix+"ring.cover.seconds", 0, day)

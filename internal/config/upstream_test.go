@@ -53,6 +53,9 @@ func TestRefusedUpstream(t *testing.T) {
 	f("edekd.upstream.poll.seconds", "0", "out of range", "from 1")
 	f("edekd.upstream.ring.reserve.percent", "100", "out of range", "to 99")
 	f("edekd.upstream.ring.budget-bytes", "1000", "out of range", "")
+	for _, user := range []string{"edekd/gateway.example.com@EXAMPLE.COM", "edekd@EXAMPLE.COM", "edekd gateway", "edekd/x"} {
+		f("edekd.upstream.user", user, "no short name", "edekd")
+	}
 	f("edekd.upstream.rings", "1", "no such property", "edekd.upstream.")
 }
 
