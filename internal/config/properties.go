@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Property describes one of edekd's own properties.
 type Property struct {
@@ -168,12 +171,15 @@ var environment = []struct{ variable, property string }{
 	{"KMS_SSL_KEYSTORE_PASS", storePassword},
 }
 
-// nearest returns the known name that needs the fewest edits to become name.
+// nearest returns the known name that needs the fewest edits to become name: of
+// those that name is the beginning of, if there are any, since the end of a name is
+// what is most easily left out.
 func nearest(name string) string {
-	best, fewest := "", -1
+	best, fewest, begins := "", -1, false
 	for _, p := range properties {
-		if d := distance(name, p.Name); fewest < 0 || d < fewest {
-			best, fewest = p.Name, d
+		longer := strings.HasPrefix(p.Name, name)
+		if d := distance(name, p.Name); fewest < 0 || longer && !begins || longer == begins && d < fewest {
+			best, fewest, begins = p.Name, d, longer
 		}
 	}
 	return best
