@@ -67,6 +67,12 @@ func (l *loader) upstream() {
 	for _, user := range users {
 		u.Reserved[user] = true
 	}
+	switch {
+	case u.RingReserve > 0 && len(users) == 0:
+		s.warn(prefix+"ring.reserve.percent", "this part is kept in an outage and nobody gets it, because "+prefix+"ring.reserve.users names nobody", "name the NameNodes' users there, or set this to 0")
+	case u.RingReserve == 0 && len(users) > 0:
+		s.warn(prefix+"ring.reserve.users", "nothing is kept for them, because "+prefix+"ring.reserve.percent is 0", "set that to 20, say, or remove this")
+	}
 	u.Poll = l.seconds(prefix+"poll.seconds", time.Second, time.Hour)
 	u.Attempt = s.milliseconds(prefix+"attempt.ms", 10*time.Millisecond, time.Minute)
 	u.Total = s.milliseconds(prefix+"total.ms", 10*time.Millisecond, time.Minute)
@@ -127,6 +133,24 @@ func (l *loader) upstreamRights(prefix string) {
 	}
 	u.DecryptBytes = int64(s.number(prefix+"decrypt.cache-bytes", 1<<20, 64<<30))
 	u.DecryptAge = l.seconds(prefix+"decrypt.max-age.seconds", time.Second, day)
+	l.outageOfDecrypts(prefix)
+}
+
+// outageOfDecrypts warns where decrypts end in an outage before those grants do
+// that were prolonged for it.
+func (l *loader) outageOfDecrypts(prefix string) {
+	u := &l.cfg.Upstream
+	needed, ends := u.GrantOutage, u.DecryptAge
+	switch {
+	case u.LocalDecrypts:
+		needed, ends = 2*needed, ends/2 // a copy can be half that old when the outage begins
+	case !u.CacheDecrypts:
+		return
+	}
+	if u.DecryptAge < needed {
+		l.site.warn(prefix+"decrypt.max-age.seconds", fmt.Sprintf("in an outage decrypts can end after %v, while %sgrant.outage.seconds lets callers go on for %v", ends, prefix, u.GrantOutage),
+			fmt.Sprintf("%d or more", needed/time.Second))
+	}
 }
 
 // firstPart is the short name that Hadoop's default rule gives a principal of its

@@ -90,3 +90,23 @@ func TestAddressesThatMislead(t *testing.T) {
 	f("kms://http@h1:9600/kms,kms://http@h2:9600/kms")
 	f("kms://http@h1;h2:9600/kms,kms://http@H2:9600/kms", "h2:9600 is named in two providers")
 }
+
+func TestSettingsThatDoNotGoTogether(t *testing.T) {
+	f := func(properties string, words ...string) {
+		t.Helper()
+		warned(t, sidecarSite+"\n"+strings.ReplaceAll(properties, " ", "\n"), words...)
+	}
+	const percent, users = "edekd.upstream.ring.reserve.percent=", "edekd.upstream.ring.reserve.users="
+	f(percent+"20", "names nobody")
+	f(users+"hdfs", "nothing is kept for them")
+	f(percent + "20 " + users + "hdfs")
+
+	const outage, age, cache, local = "edekd.upstream.grant.outage.seconds=", "edekd.upstream.decrypt.max-age.seconds=", "edekd.upstream.decrypt=cache ", "edekd.upstream.decrypt=local "
+	const keepsCopies = "keeps copies in memory"
+	f(outage + "600")
+	f(cache + outage + "300")
+	f(cache+outage+"301", "end after 5m0s")
+	f(cache + outage + "600 " + age + "600")
+	f(local+outage+"600 "+age+"1200", keepsCopies)
+	f(local+outage+"600 "+age+"1199", keepsCopies, "Try: 1200 or more")
+}
