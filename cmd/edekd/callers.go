@@ -16,6 +16,7 @@ import (
 	"github.com/edekd/edekd/hadoop/proxyusers"
 	"github.com/edekd/edekd/internal/config"
 	"github.com/edekd/edekd/internal/krb5conf"
+	"github.com/edekd/edekd/internal/quietly"
 	"github.com/edekd/edekd/proxy"
 	"github.com/edekd/edekd/proxy/authn"
 	"github.com/edekd/edekd/proxy/authn/cookie"
@@ -209,9 +210,9 @@ func newPeers(c *config.Config, log *slog.Logger) (*peer.Peers, error) {
 	if err != nil {
 		return nil, valueProblem(c, err)
 	}
-	var quiet quietly
+	var quiet quietly.Minutely
 	peers.OnRefused = func(proxy netip.Addr, err error) {
-		if quiet.over() {
+		if quiet.Due() {
 			log.Warn("a connection of a listed proxy is refused", "proxy", proxy, "error", err,
 				"remedy", "let the proxy send a PROXY header on each connection, or take it from edekd.proxies.trusted")
 		}
