@@ -20,6 +20,7 @@ import (
 	"github.com/edekd/edekd/cache/near"
 	"github.com/edekd/edekd/cache/ring"
 	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/internal/quietly"
 	"github.com/edekd/edekd/keys"
 	"github.com/edekd/edekd/upstream"
 )
@@ -90,6 +91,8 @@ type farSide struct {
 	renewals renewals
 
 	synchronous, changes, denied *metrics.Counter
+
+	mayNotFetch, mayNotCopy quietly.Minutely
 }
 
 // farProvider is a provider of far keys, with what the side knows of it.

@@ -41,7 +41,9 @@ func (f *FarKey) fetchCopy(wish near.Wish, sample *edek.EDEK, proof []byte, aske
 	defer cancel()
 	v, err := f.provider.Copy(ctx, name)
 	if err != nil {
-		s.c.Log.Warn("a key version cannot be copied; what was encrypted with it is decrypted by the KMS behind edekd", "version", name, "error", err)
+		if s.mayNotCopy.Due() {
+			s.c.Log.Warn("a key version cannot be copied; what was encrypted with it is decrypted by the KMS behind edekd", "version", name, "error", err)
+		}
 		return
 	}
 	z := edek.NewZoneKey(v, s.cache.suite)

@@ -146,8 +146,8 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 	defer cancel()
 	made, err := f.provider.Generate(ctx, edek.Caller{}, name, n)
 	if err != nil {
-		if denied(err) {
-			f.side.c.Log.Warn("edekd may not have encrypted keys made ahead: the KMS behind it must let it generate them", "key", name, "error", err)
+		if denied(err) && s.mayNotFetch.Due() {
+			s.c.Log.Warn("edekd may not have encrypted keys made ahead: the KMS behind it must let it generate them", "key", name, "error", err)
 		}
 		return nil, err
 	}

@@ -38,7 +38,8 @@ type node struct {
 	wake    chan struct{} // tells the watcher that the node is not usable, or to listen; of capacity one
 	opened  atomic.Uint64 // how often the breaker opened or the node went silent
 
-	suspended atomic.Uint64 // number of the newest suspension, 0 when there is none
+	suspended atomic.Uint64         // number of the newest suspension, 0 when there is none
+	why       atomic.Pointer[error] // the newest failure since the node was last put to use
 
 	inFlight atomic.Int64
 	requests atomic.Uint64
@@ -63,6 +64,15 @@ func (n *node) readyToTrip(c gobreaker.Counts) bool {
 
 // usable reports whether users' requests may go to the node.
 func (n *node) usable() bool { return n.closed.Load() && n.suspended.Load() == 0 }
+
+// reason is the newest failure since the node was last put to use, nil if there
+// was none.
+func (n *node) reason() error {
+	if why := n.why.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
 
 func (n *node) rouse() {
 	select {

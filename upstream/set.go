@@ -50,6 +50,9 @@ type Settings struct {
 	// Changed, when given, is told of a new state. Calls follow each other;
 	// states that pass quickly may be left out.
 	Changed func(State)
+	// NodeChanged, when given, is told in the same way that a node went out of use,
+	// and why, if that is known, or is used again.
+	NodeChanged func(node int, usable bool, why error)
 }
 
 func (s *Settings) fill() {
@@ -301,6 +304,7 @@ func (s *Set) attempt(ctx context.Context, n *node, patience time.Duration, repe
 	case ctx.Err() != nil && (!errors.Is(ctx.Err(), context.DeadlineExceeded) || took < s.settings.Attempt/2):
 		done(errGone) // a caller in a hurry is no proof against a node
 	default:
+		n.why.Store(&err)
 		n.faults.Add(1)
 		n.inRow.Add(1)
 		n.observe(took, true)
@@ -324,6 +328,12 @@ func (s *Set) Suspend(node int) {
 	n.suspended.Store(s.suspensions.Add(1))
 	n.rouse()
 	s.rouse()
+}
+
+// Blame is Suspend with a reason, for NodeChanged.
+func (s *Set) Blame(node int, why error) {
+	s.nodes[node].why.Store(&why)
+	s.Suspend(node)
 }
 
 // State is OK while any node is usable, CacheOnly otherwise.
@@ -352,13 +362,25 @@ func (s *Set) rouse() {
 	}
 }
 
-// report tells Changed of new states.
+// report tells NodeChanged and Changed what is new.
 func (s *Set) report() {
+	out := make([]bool, len(s.nodes))
 	for known := OK; ; {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.changed:
+		}
+		for i, n := range s.nodes {
+			if usable := n.usable(); usable == out[i] {
+				out[i] = !usable
+				if usable {
+					n.why.Store(nil)
+				}
+				if s.settings.NodeChanged != nil {
+					s.settings.NodeChanged(i, usable, n.reason())
+				}
+			}
 		}
 		if state := s.State(); state != known {
 			known = state

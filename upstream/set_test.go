@@ -491,3 +491,27 @@ func TestWords(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestNodesAreTold(t *testing.T) {
+	var told []string
+	tell := func(node int, usable bool, why error) { told = append(told, fmt.Sprint(node, usable, why)) }
+	run(t, 2, Settings{NodeChanged: tell}, func(t *testing.T, s *Set, svc *service) {
+		svc.tell(0, errBroken, 0)
+		for range 100 {
+			s.Read(t.Context(), svc.call)
+		}
+		synctest.Wait()
+		svc.tell(0, nil, 0)
+		after(2 * time.Second)
+		svc.tell(0, nil, time.Second)
+		svc.tell(1, nil, 2*time.Second)
+		s.Suspend(0) // not for what was wrong before
+		synctest.Wait()
+		s.Blame(1, errors.New("no answer"))
+		after(3 * time.Second)
+		want := []string{"0 false broken", "0 true <nil>", "0 false <nil>", "1 false no answer", "0 true <nil>", "1 true <nil>"}
+		if !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+	})
+}

@@ -141,7 +141,7 @@ func (s *Set) challenge(n *node, heard time.Duration) {
 	s.silencing.Lock()
 	silent := time.Duration(n.heard.Load()) == heard && n.usable() && s.ctx.Err() == nil && s.another(n, s.answers)
 	if silent {
-		s.Suspend(n.index)
+		s.Blame(n.index, errSilent)
 	}
 	s.silencing.Unlock()
 	if silent {

@@ -16,6 +16,7 @@ import (
 	"github.com/edekd/edekd/hadoop/proxyusers"
 	"github.com/edekd/edekd/internal/config"
 	"github.com/edekd/edekd/internal/krb5conf"
+	"github.com/edekd/edekd/internal/quietly"
 	"github.com/edekd/edekd/proxy"
 	"github.com/edekd/edekd/proxy/authn"
 	"github.com/edekd/edekd/proxy/authn/cookie"
@@ -94,8 +95,8 @@ func (k *callers) open(ctx context.Context, c *config.Config, r *rules) (err err
 }
 
 // probeCallers reads everything that says who may come in and what they may
-// do, tells log what had better be changed, and returns what cannot be used. It
-// opens nothing that is shared.
+// do, and whom edekd believes itself, tells log what had better be changed, and
+// returns what cannot be used. It opens nothing that is shared.
 func probeCallers(c *config.Config, log *slog.Logger) (errs []error) {
 	check := func(err error) {
 		if err != nil {
@@ -139,6 +140,8 @@ func probeCallers(c *config.Config, log *slog.Logger) (errs []error) {
 		_, err := newCertificate(c, log)
 		check(err)
 	}
+	_, err = upstreamConfig(c, log)
+	check(err)
 	return errs
 }
 
@@ -207,9 +210,9 @@ func newPeers(c *config.Config, log *slog.Logger) (*peer.Peers, error) {
 	if err != nil {
 		return nil, valueProblem(c, err)
 	}
-	var quiet quietly
+	var quiet quietly.Minutely
 	peers.OnRefused = func(proxy netip.Addr, err error) {
-		if quiet.over() {
+		if quiet.Due() {
 			log.Warn("a connection of a listed proxy is refused", "proxy", proxy, "error", err,
 				"remedy", "let the proxy send a PROXY header on each connection, or take it from edekd.proxies.trusted")
 		}

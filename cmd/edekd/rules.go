@@ -8,11 +8,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/edekd/edekd/hadoop/conf"
 	"github.com/edekd/edekd/hadoop/groups"
 	"github.com/edekd/edekd/internal/config"
+	"github.com/edekd/edekd/internal/quietly"
 	"github.com/edekd/edekd/proxy/authz"
 )
 
@@ -66,22 +66,13 @@ func newGroups(c *config.Config, log *slog.Logger) (*groups.Cache, error) {
 		}
 		return nil, c.Problem("hadoop.security.group.mapping", "no groups of users: "+err.Error(), "mend what is named")
 	}
-	var quiet quietly
+	var quiet quietly.Minutely
 	g.OnFailure = func(err error) {
-		if quiet.over() {
+		if quiet.Due() {
 			log.Warn("groups cannot be looked up; those known serve on for a while", "error", err)
 		}
 	}
 	return g, nil
-}
-
-// quietly keeps what happens often from filling the log: it is over once a
-// minute.
-type quietly struct{ last atomic.Pointer[time.Time] }
-
-func (q *quietly) over() bool {
-	now, last := time.Now(), q.last.Load()
-	return (last == nil || now.Sub(*last) >= time.Minute) && q.last.CompareAndSwap(last, &now)
 }
 
 func (r *rules) read(acls *conf.Configuration) (*authz.Policy, error) {

@@ -111,6 +111,7 @@ func serveKeys(ctx context.Context, c *config.Config, logs *logs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, provider.Close()) }()
+	greet(ctx, provider)
 	set := metrics.NewSet()
 	cached, err := cache.New(provider, cache.Config{Enabled: c.Cache.Enabled, Idle: c.Cache.Timeout,
 		CurrentAge: c.Cache.CurrentTimeout, Suite: c.Keys.Suite, Metrics: set, Far: farConfig(c, logs.main, auditLog)})

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -28,7 +30,7 @@ func upstreamConfig(c *config.Config, log *slog.Logger) (kms.Config, error) {
 	if c.ClientSSL != nil {
 		trust, _, err := tlsstore.LoadClient(c.ClientSSL)
 		if err != nil {
-			return k, err
+			return k, tlsProblem(err)
 		}
 		k.TLS = trust
 	}
@@ -54,6 +56,25 @@ func farConfig(c *config.Config, log *slog.Logger, auditLog *audit.Log) cache.Fa
 			Cover: cover, Budget: u.RingBytes, Reserve: u.RingReserve},
 		Reserved:     u.Reserved,
 		StateChanged: func(is, was upstream.State) { auditLog.State(is.String(), was.String()) }}
+}
+
+// greetTime is how long the start waits for the KMSes behind edekd: one that is away
+// keeps nobody from starting.
+const greetTime = time.Second
+
+// greet finds out which servers of the KMSes behind edekd let it in, so that edekd
+// does not say that it is ready when it is not.
+func greet(ctx context.Context, p keys.Provider) {
+	ctx, cancel := context.WithTimeout(ctx, greetTime)
+	defer cancel()
+	ones, _ := keys.FarOnes(p)
+	var all sync.WaitGroup
+	for _, far := range ones {
+		if k, ok := far.(*keys.KMS); ok {
+			all.Go(func() { k.Greet(ctx) })
+		}
+	}
+	all.Wait()
 }
 
 // countKeys counts the keys, and says how many they are. Those behind another

@@ -398,6 +398,8 @@ func TestNearest(t *testing.T) {
 	f("edekd.limit.num.keys", "edekd.limits.num-keys")
 	f("EDEKD.LOG.DIR", "edekd.log.dir")
 	f("edekd.tls.cert-file", "edekd.tls.key-file")
+	f("edekd.upstream.ring.cover", "edekd.upstream.ring.cover.seconds") // edekd.upstream.principal is as near
+	f("edekd.metrics", "edekd.metrics.address")
 	f("edekd."+strings.Repeat("x", 1<<20), nearest("edekd."+strings.Repeat("x", 194)))
 }
 

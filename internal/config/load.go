@@ -147,7 +147,8 @@ type loader struct {
 	acls section // kms-acls.xml
 	ssl  section // ssl-server.xml
 
-	userName string // of the user edekd runs as
+	userName string   // of the user edekd runs as
+	farNodes []string // host:port of the KMSes behind that were read so far
 }
 
 // system is what Java has as system properties.

@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Property describes one of edekd's own properties.
 type Property struct {
@@ -36,7 +39,7 @@ var properties = []Property{
 	{"edekd.limits.batch-body-bytes", "16777216", "How long the body of a batch may be, in bytes."},
 	{"edekd.limits.body-bytes", "65536", "How long the body of any other request may be, in bytes."},
 	{"edekd.upstream.authentication", "${hadoop.kms.authentication.type}", "How edekd proves itself to the KMS that kms:// names: simple or kerberos."},
-	{"edekd.upstream.user", "", "What that KMS calls edekd: the name edekd gives with simple, and the short name of its principal with kerberos; not set, the user that edekd runs as, or the first part of the principal. A caller of that name is refused."},
+	{"edekd.upstream.user", "", "What that KMS calls edekd: the short name edekd gives with simple, and that of its principal with kerberos; not set, the user that edekd runs as, or the first part of the principal. A caller of that name is refused."},
 	{"edekd.upstream.principal", "", "The principal edekd logs in as; _HOST is this host's full name."},
 	{"edekd.upstream.keytab", "${hadoop.kms.authentication.kerberos.keytab}", "The keytab with the keys of that principal."},
 	{"edekd.upstream.authorization", "upstream", "Who decides what a caller gets from what was fetched ahead: upstream, which the caller must have asked himself lately, or local, kms-acls.xml alone."},
@@ -168,12 +171,15 @@ var environment = []struct{ variable, property string }{
 	{"KMS_SSL_KEYSTORE_PASS", storePassword},
 }
 
-// nearest returns the known name that needs the fewest edits to become name.
+// nearest returns the known name that needs the fewest edits to become name: of
+// those that name is the beginning of, if there are any, since the end of a name is
+// what is most easily left out.
 func nearest(name string) string {
-	best, fewest := "", -1
+	best, fewest, begins := "", -1, false
 	for _, p := range properties {
-		if d := distance(name, p.Name); fewest < 0 || d < fewest {
-			best, fewest = p.Name, d
+		longer := strings.HasPrefix(p.Name, name)
+		if d := distance(name, p.Name); fewest < 0 || longer && !begins || longer == begins && d < fewest {
+			best, fewest, begins = p.Name, d, longer
 		}
 	}
 	return best

@@ -89,8 +89,10 @@ func TestRefusedSettings(t *testing.T) {
 
 	f(providerURI, " ", "names no provider", "sqlite://")
 	f(providerURI, "cloudera.hsmkp://file@/k", "cannot yet keep keys", "sqlite://file@PATH")
-	f(providerURI, "kms://ftp@h:9600/kms", "names no KMS", "kms://https@HOST")
-	f(providerURI, "kms://https@h:99999/kms", "names no KMS", "kms://https@HOST")
+	f(providerURI, "kms://ftp@h:9600/kms", "neither http@ nor https@", "kms://https@HOST")
+	f(providerURI, "kms://https@h:99999/kms", `the port "99999", no number from 1 to 65535`, "kms://https@HOST")
+	f(providerURI, "kms://https@h;H:443/kms", "names H:443 twice", "kms://https@HOST")
+	f(providerURI, "kms://https@h1/kms,h2:9600/kms", "a comma divides providers", "a semicolon between the hosts")
 	f(providerURI, "keys.db", "cannot yet keep keys", "sqlite://file@PATH")
 	f(providerURI, "sqlite:///keys.db", "does not say which file system", "sqlite://file@")
 	f(providerURI, "jceks://hdfs@nn/k", "only local files", "jceks://file@")

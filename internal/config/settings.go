@@ -17,7 +17,6 @@ import (
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/hadoop/conf"
 	"github.com/edekd/edekd/hadoop/uri"
-	"github.com/edekd/edekd/upstream/kms"
 )
 
 const (
@@ -211,17 +210,19 @@ func (l *loader) providers() {
 	if k.Providers = list; len(list) == 0 {
 		s.refuse(providerURI, "names no provider", "remove the property, or sqlite://file@/var/lib/edekd/keys.db")
 	}
-	for _, provider := range list {
+	for i, provider := range list {
 		switch scheme, _, _ := strings.Cut(provider, "://"); scheme {
 		case "sqlite", "jceks":
 			if _, err := uri.LocalPath(provider); err != nil {
 				s.refuse(providerURI, err.Error(), scheme+"://file@ followed by an absolute path")
 			}
 		case "kms":
-			if _, err := kms.ParseURI(provider); err != nil {
-				s.refuse(providerURI, conf.Quote(providerURI, provider)+" names no KMS", "kms://https@HOST;HOST:9600/kms; sqlite://file@PATH keeps keys here")
-			}
+			l.farProvider(provider)
 		default:
+			if i > 0 && scheme == provider && strings.HasPrefix(list[i-1], "kms://") {
+				s.refuse(providerURI, fmt.Sprintf("%q names no provider: a comma divides providers, not the hosts of one", provider), "a semicolon between the hosts of a KMS: kms://https@HOST;HOST:9600/kms")
+				continue
+			}
 			s.refuse(providerURI, "edekd cannot yet keep keys in "+conf.Quote(providerURI, provider), "sqlite://file@PATH, jceks://file@PATH for the file of a Java KMS, or kms://https@HOST:9600/kms for another KMS")
 		}
 	}

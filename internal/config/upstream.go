@@ -1,11 +1,16 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+
+	"github.com/edekd/edekd/hadoop/conf"
+	"github.com/edekd/edekd/upstream/kms"
 )
 
 // upstream reads how the KMS of a provider kms:// is used.
@@ -46,6 +51,10 @@ func (l *loader) upstream() {
 	if u.User == "" && len(l.problems) == 0 {
 		s.refuse(prefix+"user", "the user that edekd runs as has no name", "the name that the KMS lists as a proxy user")
 	}
+	if strings.ContainsAny(u.User, "/@") || strings.ContainsFunc(u.User, unicode.IsSpace) {
+		s.refuse(prefix+"user", fmt.Sprintf("%q is no short name: the KMS shortens it, so callers of that shorter name would be taken for edekd", u.User),
+			"the short name alone, such as edekd, that the KMS lists as a proxy user")
+	}
 	l.upstreamRights(prefix)
 	u.RingCover = l.seconds(prefix+"ring.cover.seconds", 0, day)
 	u.RingBytes = int64(s.number(prefix+"ring.budget-bytes", 1<<20, 64<<30))
@@ -58,6 +67,12 @@ func (l *loader) upstream() {
 	for _, user := range users {
 		u.Reserved[user] = true
 	}
+	switch {
+	case u.RingReserve > 0 && len(users) == 0:
+		s.warn(prefix+"ring.reserve.percent", "this part is kept in an outage and nobody gets it, because "+prefix+"ring.reserve.users names nobody", "name the NameNodes' users there, or set this to 0")
+	case u.RingReserve == 0 && len(users) > 0:
+		s.warn(prefix+"ring.reserve.users", "nothing is kept for them, because "+prefix+"ring.reserve.percent is 0", "set that to 20, say, or remove this")
+	}
 	u.Poll = l.seconds(prefix+"poll.seconds", time.Second, time.Hour)
 	u.Attempt = s.milliseconds(prefix+"attempt.ms", 10*time.Millisecond, time.Minute)
 	u.Total = s.milliseconds(prefix+"total.ms", 10*time.Millisecond, time.Minute)
@@ -66,6 +81,31 @@ func (l *loader) upstream() {
 	}
 	u.InFlight = s.number(prefix+"in-flight", 1, 100_000)
 	l.clientSSL()
+}
+
+// farProvider checks the URI of a KMS behind edekd.
+func (l *loader) farProvider(provider string) {
+	s := &l.site
+	address, err := kms.ParseURI(provider)
+	if err != nil {
+		what := " names no KMS"
+		if wrong, ok := errors.AsType[*kms.URIError](err); ok {
+			what += ": it " + wrong.What
+		}
+		s.refuse(providerURI, conf.Quote(providerURI, provider)+what, "kms://https@HOST;HOST:9600/kms; sqlite://file@PATH keeps keys here")
+		return
+	}
+	if address.Path != "/kms" {
+		s.warn(providerURI, fmt.Sprintf("%s has the path %q: a KMS is at /kms, and Hadoop's clients add v1 themselves", conf.Quote(providerURI, provider), address.Path),
+			"/kms after the port, unless a proxy before the KMS has it elsewhere")
+	}
+	for _, node := range address.Nodes {
+		node = strings.ToLower(node)
+		if slices.Contains(l.farNodes, node) {
+			s.warn(providerURI, node+" is named in two providers, so it is asked twice for what it does not know", "one provider for each KMS")
+		}
+		l.farNodes = append(l.farNodes, node)
+	}
 }
 
 // upstreamRights reads what decides on the use of what was fetched ahead.
@@ -93,6 +133,24 @@ func (l *loader) upstreamRights(prefix string) {
 	}
 	u.DecryptBytes = int64(s.number(prefix+"decrypt.cache-bytes", 1<<20, 64<<30))
 	u.DecryptAge = l.seconds(prefix+"decrypt.max-age.seconds", time.Second, day)
+	l.outageOfDecrypts(prefix)
+}
+
+// outageOfDecrypts warns where decrypts end in an outage before those grants do
+// that were prolonged for it.
+func (l *loader) outageOfDecrypts(prefix string) {
+	u := &l.cfg.Upstream
+	needed, ends := u.GrantOutage, u.DecryptAge
+	switch {
+	case u.LocalDecrypts:
+		needed, ends = 2*needed, ends/2 // a copy can be half that old when the outage begins
+	case !u.CacheDecrypts:
+		return
+	}
+	if u.DecryptAge < needed {
+		l.site.warn(prefix+"decrypt.max-age.seconds", fmt.Sprintf("in an outage decrypts can end after %v, while %sgrant.outage.seconds lets callers go on for %v", ends, prefix, u.GrantOutage),
+			fmt.Sprintf("%d or more", needed/time.Second))
+	}
 }
 
 // firstPart is the short name that Hadoop's default rule gives a principal of its

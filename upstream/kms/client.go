@@ -90,7 +90,7 @@ func New(config Config) (*Client, error) {
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.queue = queue.New(func() int { return c.set.Places() })
 	c.set = upstream.New(config.Nodes, upstream.Settings{Attempt: config.Attempt, Total: config.Total, Open: config.Open,
-		InFlight: config.InFlight, Probe: c.probe, Alive: c.alive, Changed: c.changed})
+		InFlight: config.InFlight, Probe: c.probe, Alive: c.alive, Changed: c.changed, NodeChanged: c.nodeChanged})
 	c.pooled = c.transport()
 	c.fresh = c.transport()
 	c.fresh.DisableKeepAlives = true

@@ -54,7 +54,7 @@ type Address struct {
 // Hadoop's, a host may have a port of its own: kms://http@h1:9600;h2:9601/kms.
 func ParseURI(uri string) (Address, error) {
 	bad := func(what string) (Address, error) {
-		return Address{}, fmt.Errorf("provider URI %q %s: write it like kms://https@kms1;kms2:9600/kms", uri, what)
+		return Address{}, &URIError{uri, what}
 	}
 	rest, ok := strings.CutPrefix(uri, "kms://")
 	if !ok {
@@ -90,10 +90,10 @@ func ParseURI(uri string) (Address, error) {
 			ports[i] = last
 		}
 		addr := net.JoinHostPort(host, ports[i])
-		if seen[addr] {
+		if seen[strings.ToLower(addr)] {
 			return bad("names " + addr + " twice")
 		}
-		seen[addr] = true
+		seen[strings.ToLower(addr)] = true
 		a.Nodes = append(a.Nodes, addr)
 	}
 	return a, nil
@@ -105,7 +105,7 @@ func splitHost(text string) (host, port string, err error) {
 	if i := strings.LastIndexByte(text, ':'); i >= 0 && !strings.HasSuffix(text, "]") {
 		host, port = text[:i], text[i+1:]
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return "", "", fmt.Errorf("has the port %q", port)
+			return "", "", fmt.Errorf("has the port %q, no number from 1 to 65535", port)
 		}
 	}
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
@@ -114,6 +114,9 @@ func splitHost(text string) (host, port string, err error) {
 			return "", "", fmt.Errorf("has the address %q", host)
 		}
 		return host, port, nil
+	}
+	if strings.Contains(host, ",") {
+		return "", "", errors.New("divides hosts by a comma, not a semicolon")
 	}
 	if host == "" || strings.ContainsFunc(host, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))

@@ -3,7 +3,6 @@ package kms
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -93,8 +92,8 @@ func TestANodeThatRefusesToForget(t *testing.T) {
 	}
 	a, b := startFake(t, "k"), startFake(t, "k")
 	b.set(deny)
-	var log strings.Builder
-	c := newClient(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(io.Writer(&log), nil)) }, a, b)
+	var log logged
+	c := newClient(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }, a, b)
 	var foreign *edek.Foreign
 	if err := c.InvalidateEverywhere(t.Context(), "k"); !errors.As(err, &foreign) || foreign.Node != b.addr {
 		t.Errorf("%v", err)
@@ -109,8 +108,8 @@ func TestANodeThatRefusesToForget(t *testing.T) {
 	}
 	b.set(deny)
 	eventually(t, "the node is used again", func() bool { return c.Nodes()[1].Usable })
-	if !strings.Contains(log.String(), "INVALIDATE_CACHE") {
-		t.Errorf("log: %s", log.String())
+	if !log.has("INVALIDATE_CACHE") {
+		t.Errorf("log: %s", log.text.String())
 	}
 }
 
