@@ -289,7 +289,7 @@ func (k *Cache) Create(ctx context.Context, c edek.Caller, key *edek.NewKey) (*e
 	v, err := keys.As(k.provider, c).Create(ctx, key)
 	done(err)
 	k.forgetAfter(key.Name, err)
-	return v, err
+	return v, k.judgeChange(&c, key.Name, err)
 }
 
 // Roll makes a new current version. The caller zeroes the result.
@@ -299,7 +299,7 @@ func (k *Cache) Roll(ctx context.Context, c edek.Caller, name string, material [
 	done(err)
 	k.tellNodes(ctx, name, err)
 	k.forgetAfter(name, err)
-	return v, err
+	return v, k.judgeChange(&c, name, err)
 }
 
 // Delete removes a key with all versions.
@@ -309,7 +309,7 @@ func (k *Cache) Delete(ctx context.Context, c edek.Caller, name string) error {
 	done(err)
 	k.tellNodes(ctx, name, err)
 	k.forgetAfter(name, err)
-	return err
+	return k.judgeChange(&c, name, err)
 }
 
 // forgetAfter is Invalidate for whatever the key is, after a change that ended with

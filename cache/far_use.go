@@ -24,8 +24,8 @@ func (f *FarKey) VersionName(version int) string {
 }
 
 // As gives access to the key's provider in a caller's name. Nothing is
-// remembered of what it says.
-func (f *FarKey) As(c edek.Caller) keys.Remote { return f.provider.As(c) }
+// remembered of what it says, but a denial ends grants.
+func (f *FarKey) As(c edek.Caller) keys.Remote { return judged{f.provider.As(c), f.side, c} }
 
 // Provider returns who has the key.
 func (f *FarKey) Provider() keys.Far { return f.provider.Far }

@@ -263,7 +263,7 @@ func (s *Server) keysMetadataFar(r *request, asked [][]byte) (map[string]*edek.M
 		slices.Sort(names)
 		names = slices.Compact(names)
 		ctx, cancel := far[0].Deadline(context.Background())
-		all, err := first.As(r.id.Caller).KeysMetadata(ctx, names)
+		all, err := far[0].As(r.id.Caller).KeysMetadata(ctx, names)
 		cancel()
 		if err != nil {
 			return nil, err
