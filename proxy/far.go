@@ -174,15 +174,17 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 			clear(dek)
 		}
 	}()
+	ctx, cancel := r.far.Deadline(context.Background())
+	defer cancel()
 	if all, ok := edeksOf(entries); ok {
-		if err := r.far.OpenBatch(context.Background(), r.id.Caller, all, deks); err != nil {
+		if err := r.far.OpenBatch(ctx, r.id.Caller, all, deks); err != nil {
 			return err
 		}
 	}
-	group, ctx := errgroup.WithContext(context.Background())
+	group, going := errgroup.WithContext(ctx)
 	group.SetLimit(farAtOnce)
 	for i := range entries {
-		if ctx.Err() != nil {
+		if going.Err() != nil {
 			break
 		}
 		if deks[i] != nil {
@@ -190,11 +192,16 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 		}
 		group.Go(func() (err error) {
 			e := &entries[i]
-			deks[i], err = r.far.AppendDEK(ctx, r.id.Caller, view(e.versionName), e.iv, e.wrapped, nil)
+			deks[i], err = r.far.AppendDEK(going, r.id.Caller, view(e.versionName), e.iv, e.wrapped, nil)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
+	err = group.Wait()
+	if _, answered := errors.AsType[*edek.Foreign](err); ctx.Err() != nil && !answered {
+		return &edek.Error{Kind: edek.Unavailable, Op: "decrypt", Key: r.far.Name(), Err: err,
+			Text: s.c.Cache.State() + ": the KMS behind did not answer to all of the batch in time: send fewer at a time, or allow more time for a request"}
+	}
+	if err != nil {
 		return err
 	}
 	out := r.body()
