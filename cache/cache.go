@@ -28,6 +28,7 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/keys"
+	"github.com/edekd/edekd/upstream/queue"
 )
 
 // askTimeout bounds one question to the provider.
@@ -217,6 +218,20 @@ func (k *Cache) Metadata(ctx context.Context, name string) (*edek.Metadata, *Far
 		}
 	}
 	return nil, nil, changing(name)
+}
+
+// MetadataFor is Metadata for a caller: what another KMS has to be asked for it
+// takes his turns there.
+func (k *Cache) MetadataFor(ctx context.Context, c *edek.Caller, name string) (*edek.Metadata, *FarKey, error) {
+	if k.far != nil {
+		if f := k.far.find(name); f != nil { // the usual case, in which nothing is allocated
+			if known := f.current(); known != nil {
+				return known.metadata, f, nil
+			}
+		}
+		ctx = queue.For(ctx, queue.Caller{User: c.User, Real: c.Real})
+	}
+	return k.Metadata(ctx, name)
 }
 
 // Current returns the newest version of a key.

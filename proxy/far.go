@@ -65,7 +65,7 @@ func (s *Server) farVersion(r *request, name []byte) (*cache.FarKey, error) {
 	if !ok {
 		return nil, s.noSuchVersion(r.name)
 	}
-	switch _, far, err := s.c.Cache.Metadata(context.Background(), base); {
+	switch _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, base); {
 	case edek.KindOf(err) == edek.NotFound:
 		return nil, s.noSuchVersion(r.name)
 	case err != nil || far == nil:
@@ -118,7 +118,7 @@ func (s *Server) mayUseFarBatch(r *request, entries []batchEntry) (bool, error) 
 	if !s.c.Cache.HasFar() || len(entries) == 0 {
 		return false, nil
 	}
-	switch _, far, err := s.c.Cache.Metadata(context.Background(), view(r.name)); {
+	switch _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, view(r.name)); {
 	case edek.KindOf(err) == edek.NotFound:
 		return false, s.noSuchVersion(entries[0].versionName)
 	case err != nil || far == nil:
@@ -305,7 +305,7 @@ func (s *Server) farOf(r *request) (bool, error) {
 	if !ok || !s.c.Cache.HasFar() {
 		return false, nil
 	}
-	if _, far, err := s.c.Cache.Metadata(context.Background(), base); err != nil || far == nil {
+	if _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, base); err != nil || far == nil {
 		return false, err
 	}
 	if _, err := s.mayUse(r, base); err != nil {
