@@ -28,6 +28,7 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/keys"
+	"github.com/edekd/edekd/upstream/queue"
 )
 
 // askTimeout bounds one question to the provider.
@@ -219,6 +220,20 @@ func (k *Cache) Metadata(ctx context.Context, name string) (*edek.Metadata, *Far
 	return nil, nil, changing(name)
 }
 
+// MetadataFor is Metadata for a caller: what another KMS has to be asked for it
+// takes his turns there.
+func (k *Cache) MetadataFor(ctx context.Context, c *edek.Caller, name string) (*edek.Metadata, *FarKey, error) {
+	if k.far != nil {
+		if f := k.far.find(name); f != nil { // the usual case, in which nothing is allocated
+			if known := f.current(); known != nil {
+				return known.metadata, f, nil
+			}
+		}
+		ctx = queue.For(ctx, queue.Caller{User: c.User, Real: c.Real})
+	}
+	return k.Metadata(ctx, name)
+}
+
 // Current returns the newest version of a key.
 func (k *Cache) Current(ctx context.Context, name string) (*edek.ZoneKey, error) {
 	z, err := k.current.get(ctx, name)
@@ -289,7 +304,7 @@ func (k *Cache) Create(ctx context.Context, c edek.Caller, key *edek.NewKey) (*e
 	v, err := keys.As(k.provider, c).Create(ctx, key)
 	done(err)
 	k.forgetAfter(key.Name, err)
-	return v, err
+	return v, k.judgeChange(&c, key.Name, err)
 }
 
 // Roll makes a new current version. The caller zeroes the result.
@@ -299,7 +314,7 @@ func (k *Cache) Roll(ctx context.Context, c edek.Caller, name string, material [
 	done(err)
 	k.tellNodes(ctx, name, err)
 	k.forgetAfter(name, err)
-	return v, err
+	return v, k.judgeChange(&c, name, err)
 }
 
 // Delete removes a key with all versions.
@@ -309,7 +324,7 @@ func (k *Cache) Delete(ctx context.Context, c edek.Caller, name string) error {
 	done(err)
 	k.tellNodes(ctx, name, err)
 	k.forgetAfter(name, err)
-	return err
+	return k.judgeChange(&c, name, err)
 }
 
 // forgetAfter is Invalidate for whatever the key is, after a change that ended with

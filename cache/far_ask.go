@@ -52,7 +52,7 @@ func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 			f.provider.mute.Store(true)
 			return ctx.Err()
 		case turn <- struct{}{}:
-			s.question(ctx, f.provider)
+			s.question(f.provider)
 			<-q.turns
 		}
 	}
@@ -79,13 +79,14 @@ func (q *questions) underWay(w *want) bool {
 }
 
 // question asks for keys that are wanted, if there are any. Whoever asks first
-// may go away: the others' answer does not depend on him.
-func (s *farSide) question(ctx context.Context, p *farProvider) {
+// may go away, and waits for nobody's turns but edekd's: the others' answer does not
+// depend on him.
+func (s *farSide) question(p *farProvider) {
 	list := s.gather(p)
 	if len(list) == 0 {
 		return
 	}
-	err := s.compare(context.WithoutCancel(ctx), p, list)
+	err := s.compare(context.Background(), p, list)
 	q := &p.questions
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -83,10 +83,14 @@ func (f *FarKey) earn(c *edek.Caller, known *facts, kind grant.Kind, sent time.T
 // judge looks at an error that a caller gets: a denial of whatever he asked for
 // ends all that he was lately let do to the key. It comes back with the word for how
 // keys can be served.
-func (f *FarKey) judge(c *edek.Caller, err error) error {
+func (f *FarKey) judge(c *edek.Caller, err error) error { return f.side.judge(c, err, f.name) }
+
+func (s *farSide) judge(c *edek.Caller, err error, names ...string) error {
 	if denied(err) {
-		f.side.denied.Inc()
-		f.side.grants.Revoke(c.User, c.Real, f.name)
+		s.denied.Inc()
+		for _, name := range names {
+			s.grants.Revoke(c.User, c.Real, name)
+		}
 	}
-	return f.side.worded(err)
+	return s.worded(err)
 }

@@ -24,11 +24,17 @@ func (f *FarKey) VersionName(version int) string {
 }
 
 // As gives access to the key's provider in a caller's name. Nothing is
-// remembered of what it says.
-func (f *FarKey) As(c edek.Caller) keys.Remote { return f.provider.As(c) }
+// remembered of what it says, but a denial ends grants.
+func (f *FarKey) As(c edek.Caller) keys.Remote { return judged{f.provider.As(c), f.side, c} }
 
 // Provider returns who has the key.
 func (f *FarKey) Provider() keys.Far { return f.provider.Far }
+
+// BatchDeadline is Deadline for a request that may become n to the other KMS: as
+// long for each thousand that is begun.
+func (f *FarKey) BatchDeadline(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, f.side.c.Timeout*time.Duration(1+n/1000))
+}
 
 // Deadline returns a context in which one request to the other KMS is answered
 // or given up.

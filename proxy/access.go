@@ -103,7 +103,7 @@ func (s *Server) operationDenied(r *request, key []byte, err error) error {
 // the error is then of the kind edek.NotFound, and the row must do without the
 // key, even if it has come to be meanwhile.
 func (s *Server) mayUse(r *request, name string) (*edek.Metadata, error) {
-	m, far, err := s.c.Cache.Metadata(context.Background(), name)
+	m, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, name)
 	r.far = far
 	if err != nil {
 		return m, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/proxy/audit"
+	"github.com/edekd/edekd/upstream/queue"
 )
 
 // changeTimeout bounds how long a change may wait for the store: the Java
@@ -20,9 +21,10 @@ const changeTimeout = 30 * time.Second
 
 // changeContext is what changes run under. It is not the request's own, which
 // ends when the server begins to stop: a change under way is finished and
-// answered.
-func changeContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), changeTimeout)
+// answered. Who has the key is looked up in the sender's turns.
+func (r *request) changeContext() (context.Context, context.CancelFunc) {
+	sender := queue.Caller{User: r.id.Caller.User, Real: r.id.Caller.Real}
+	return context.WithTimeout(queue.For(context.Background(), sender), changeTimeout)
 }
 
 // auditReady refuses a change while it could not be audited.
@@ -132,7 +134,7 @@ func (s *Server) create(r *request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := changeContext()
+	ctx, cancel := r.changeContext()
 	defer cancel()
 	v, err := s.c.Cache.Create(ctx, r.id.Caller, &key)
 	if err != nil {
@@ -198,7 +200,7 @@ func (s *Server) roll(r *request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := changeContext()
+	ctx, cancel := r.changeContext()
 	defer cancel()
 	v, err := s.c.Cache.Roll(ctx, r.id.Caller, name, material)
 	if err != nil {
@@ -237,7 +239,7 @@ func (s *Server) delete(r *request) error {
 	if _, err := s.mayUse(r, name); err != nil {
 		return unknownKey(err, "Key "+name+" does not exist in "+s.c.Cache.Provider())
 	}
-	ctx, cancel := changeContext()
+	ctx, cancel := r.changeContext()
 	defer cancel()
 	if err := s.c.Cache.Delete(ctx, r.id.Caller, name); err != nil {
 		return err

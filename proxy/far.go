@@ -65,7 +65,7 @@ func (s *Server) farVersion(r *request, name []byte) (*cache.FarKey, error) {
 	if !ok {
 		return nil, s.noSuchVersion(r.name)
 	}
-	switch _, far, err := s.c.Cache.Metadata(context.Background(), base); {
+	switch _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, base); {
 	case edek.KindOf(err) == edek.NotFound:
 		return nil, s.noSuchVersion(r.name)
 	case err != nil || far == nil:
@@ -118,7 +118,7 @@ func (s *Server) mayUseFarBatch(r *request, entries []batchEntry) (bool, error) 
 	if !s.c.Cache.HasFar() || len(entries) == 0 {
 		return false, nil
 	}
-	switch _, far, err := s.c.Cache.Metadata(context.Background(), view(r.name)); {
+	switch _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, view(r.name)); {
 	case edek.KindOf(err) == edek.NotFound:
 		return false, s.noSuchVersion(entries[0].versionName)
 	case err != nil || far == nil:
@@ -174,15 +174,17 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 			clear(dek)
 		}
 	}()
+	ctx, cancel := r.far.BatchDeadline(context.Background(), len(entries))
+	defer cancel()
 	if all, ok := edeksOf(entries); ok {
-		if err := r.far.OpenBatch(context.Background(), r.id.Caller, all, deks); err != nil {
+		if err := r.far.OpenBatch(ctx, r.id.Caller, all, deks); err != nil {
 			return err
 		}
 	}
-	group, ctx := errgroup.WithContext(context.Background())
+	group, going := errgroup.WithContext(ctx)
 	group.SetLimit(farAtOnce)
 	for i := range entries {
-		if ctx.Err() != nil {
+		if going.Err() != nil {
 			break
 		}
 		if deks[i] != nil {
@@ -190,11 +192,16 @@ func (s *Server) decryptBatchFar(r *request, entries []batchEntry) (err error) {
 		}
 		group.Go(func() (err error) {
 			e := &entries[i]
-			deks[i], err = r.far.AppendDEK(ctx, r.id.Caller, view(e.versionName), e.iv, e.wrapped, nil)
+			deks[i], err = r.far.AppendDEK(going, r.id.Caller, view(e.versionName), e.iv, e.wrapped, nil)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
+	err = group.Wait()
+	if _, answered := errors.AsType[*edek.Foreign](err); ctx.Err() != nil && !answered {
+		return &edek.Error{Kind: edek.Unavailable, Op: "decrypt", Key: r.far.Name(), Err: err,
+			Text: s.c.Cache.State() + ": the KMS behind did not answer to all of the batch in time: send fewer at a time, or allow more time for a request"}
+	}
+	if err != nil {
 		return err
 	}
 	out := r.body()
@@ -263,7 +270,7 @@ func (s *Server) keysMetadataFar(r *request, asked [][]byte) (map[string]*edek.M
 		slices.Sort(names)
 		names = slices.Compact(names)
 		ctx, cancel := far[0].Deadline(context.Background())
-		all, err := first.As(r.id.Caller).KeysMetadata(ctx, names)
+		all, err := far[0].As(r.id.Caller).KeysMetadata(ctx, names)
 		cancel()
 		if err != nil {
 			return nil, err
@@ -298,7 +305,7 @@ func (s *Server) farOf(r *request) (bool, error) {
 	if !ok || !s.c.Cache.HasFar() {
 		return false, nil
 	}
-	if _, far, err := s.c.Cache.Metadata(context.Background(), base); err != nil || far == nil {
+	if _, far, err := s.c.Cache.MetadataFor(context.Background(), &r.id.Caller, base); err != nil || far == nil {
 		return false, err
 	}
 	if _, err := s.mayUse(r, base); err != nil {

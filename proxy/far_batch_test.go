@@ -6,12 +6,15 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/edekd/edekd/cache"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/proxy/audit"
+	"github.com/edekd/edekd/upstream"
 )
 
 func (b *behind) DecryptBatch(ctx context.Context, c edek.Caller, name string, all []edek.EDEK) ([][]byte, error) {
@@ -212,4 +215,32 @@ func TestDEKsOfBatchesAreZeroed(t *testing.T) {
 		}
 	}
 	t.Error("the log never became full")
+}
+
+// However many EDEKs a batch has that go on one by one, it takes no longer than one
+// request may, and what it has by then is no answer.
+func TestABatchOneByOneEndsInTime(t *testing.T) {
+	s, list := farBatch(t, func(c *cache.FarConfig) { c.Timeout = 3 * time.Second })
+	var quick atomic.Int64
+	var ends sync.Map
+	s.far.with(func() {
+		s.far.batchFail = upstream.ErrNotSent
+		s.far.opens = func(ctx context.Context) {
+			end, _ := ctx.Deadline()
+			ends.Store(end, true)
+			if quick.Add(-1) < 0 {
+				<-ctx.Done()
+			}
+		}
+	})
+	quick.Store(30)
+	a := s.as(t, "alice", "POST", "/key/k1/_decryptbatch", batchBody(list))
+	contains(t, remote(t, a, 500, classIO), "ok: the KMS behind did not answer to all of the batch in time")
+	n := 0
+	ends.Range(func(any, any) bool { n++; return true })
+	if n != 1 {
+		t.Errorf("the time ends at %d times", n)
+	}
+	quick.Store(int64(len(list)))
+	s.sameBatch(t, "in time", list)
 }

@@ -42,6 +42,8 @@ type behind struct {
 	batches   []int    // EDEKs of each request of DecryptBatch
 	batchFail error    // what DecryptBatch answers instead
 	given     [][]byte // what Decrypt and DecryptBatch handed out
+
+	opens func(ctx context.Context) // called by Decrypt before it answers
 }
 
 func (b *behind) with(f func()) {
@@ -67,13 +69,16 @@ func (b *behind) Generate(ctx context.Context, c edek.Caller, name string, n int
 func (b *behind) Decrypt(ctx context.Context, c edek.Caller, name, version string, iv, wrapped []byte) ([]byte, error) {
 	b.mu.Lock()
 	b.single++
-	err := b.fail
+	err, opens := b.fail, b.opens
 	b.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	dek, err := b.Far.Decrypt(ctx, c, name, version, iv, wrapped)
 	b.with(func() { b.given = append(b.given, dek) })
+	if opens != nil {
+		opens(ctx)
+	}
 	return dek, err
 }
 

@@ -147,7 +147,7 @@ func (s *Set) Close() {
 func (s *Set) Read(ctx context.Context, call func(ctx context.Context, node int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.settings.Total)
 	defer cancel()
-	n := s.enter(nil)
+	n := s.enter(nil, false)
 	if n == nil {
 		return s.Refusal()
 	}
@@ -158,18 +158,13 @@ func (s *Set) Read(ctx context.Context, call func(ctx context.Context, node int)
 			return err
 		}
 		retried = !errors.Is(err, errSilent)
-		next := s.enter(n)
-		if next == nil && len(s.nodes) == 1 && !errors.Is(err, context.DeadlineExceeded) && n.usable() && n.enter(s.settings.InFlight) {
-			next = n
+		not := n
+		if len(s.nodes) == 1 && !errors.Is(err, context.DeadlineExceeded) {
+			not = nil
 		}
-		if next == nil {
+		if n = s.enter(not, true); n == nil {
 			return err
 		}
-		if !next.spend() {
-			next.leave()
-			return err
-		}
-		n = next
 	}
 }
 
@@ -179,7 +174,7 @@ func (s *Set) Read(ctx context.Context, call func(ctx context.Context, node int)
 func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.settings.Total)
 	defer cancel()
-	n := s.enter(nil)
+	n := s.enter(nil, false)
 	if n == nil {
 		return s.Refusal()
 	}
@@ -189,7 +184,7 @@ func (s *Set) Write(ctx context.Context, call func(ctx context.Context, node int
 		if !isFault || fault.Sent || ctx.Err() != nil || tried == len(s.nodes) {
 			return err
 		}
-		if n = s.enter(n); n == nil {
+		if n = s.enter(n, false); n == nil {
 			return err
 		}
 	}
@@ -223,9 +218,9 @@ func (s *Set) InFlight() int { return s.settings.InFlight }
 // Usable reports whether users' requests may go to a node.
 func (s *Set) Usable(node int) bool { return s.nodes[node].usable() }
 
-// enter chooses a usable node other than not that has room, at random by
-// weight, and counts a request in.
-func (s *Set) enter(not *node) *node {
+// enter chooses a usable node other than not that has room, and takes a retry
+// where this is one, at random by weight, and counts a request in.
+func (s *Set) enter(not *node, retry bool) *node {
 	var few [8]*node
 	candidates := few[:0]
 	for _, n := range s.nodes {
@@ -238,8 +233,11 @@ func (s *Set) enter(not *node) *node {
 		if len(candidates) > 1 {
 			i = draw(candidates)
 		}
-		if candidates[i].enter(s.settings.InFlight) {
-			return candidates[i]
+		if n := candidates[i]; n.enter(s.settings.InFlight) {
+			if !retry || n.spend() {
+				return n
+			}
+			n.leave()
 		}
 		candidates = append(candidates[:i], candidates[i+1:]...)
 	}

@@ -388,6 +388,22 @@ func TestNoMoreIsGivenUpThanCanBeRetried(t *testing.T) {
 	})
 }
 
+// What is given up goes where there are retries left: a node that spent its own a
+// moment ago fails none of it.
+func TestWhatIsGivenUpGoesWhereRetriesAreLeft(t *testing.T) {
+	run(t, 3, Settings{InFlight: 20}, func(t *testing.T, s *Set, svc *service) {
+		for i := range 3 {
+			svc.tell(i, nil, 30*time.Millisecond)
+		}
+		s.nodes[1].budget = 0
+		svc.halt(0)
+		failed, _ := load(t, s, svc, 30, 0, 0, func() { time.AfterFunc(1500*time.Millisecond, func() { svc.resume(0) }) })
+		if failed > 0 || s.Nodes()[0].Opened != 1 {
+			t.Errorf("%d of 30 reads failed, %+v", failed, s.Nodes())
+		}
+	})
+}
+
 // Nobody listens where nothing is asked.
 func TestAnIdleNodeIsLeftAlone(t *testing.T) {
 	run(t, 2, Settings{}, func(t *testing.T, s *Set, svc *service) {

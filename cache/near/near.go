@@ -26,7 +26,8 @@ import (
 const (
 	shards = 64
 	// copyBytes is what a copy costs beside names and material: the ZoneKey with
-	// its key schedules, the entry and its place in the map.
+	// its key schedules, the entry and its place in the map. A wish counts as much,
+	// since it is about to be a copy.
 	copyBytes = 900
 	// Pause is how long a version of which no copy could be kept is not wanted
 	// again.
@@ -67,8 +68,6 @@ type id struct {
 	version int
 }
 
-func (i id) cost() int64 { return copyBytes + int64(len(i.name)) }
-
 // held is a copy, or the wish for one.
 type held struct {
 	zone  *edek.ZoneKey // nil: there is none yet
@@ -76,6 +75,15 @@ type held struct {
 	asked time.Duration // when it was last wanted
 	used  atomic.Int64  // when it was last asked for
 	told  atomic.Int64  // when somebody was last told that it ends
+}
+
+// cost is what an entry takes with the given copy, nil for a wish.
+func cost(i id, z *edek.ZoneKey) int64 {
+	bytes := copyBytes + len(i.name)
+	if z != nil {
+		bytes += len(z.VersionName()) + z.DEKSize() // the ZoneKey's name is part of its version's
+	}
+	return int64(bytes)
 }
 
 // Wish is a copy that is to be fetched; see Copies.Want.
@@ -168,13 +176,15 @@ func (k *Copies) Want(name string, version int) (w Wish, wanted bool) {
 	defer s.Unlock()
 	h := s.copies[i]
 	if h == nil {
-		if i.name = strings.Clone(name); !k.makeRoom(s, i.cost()) {
+		bytes := cost(i, nil)
+		if !k.makeRoom(s, bytes) {
 			return Wish{}, false
 		}
 		h = &held{}
 		h.used.Store(int64(now))
+		i.name = strings.Clone(name)
 		s.copies[i] = h
-		s.bytes += i.cost()
+		s.bytes += bytes
 		k.count.Add(1)
 	} else if h.zone != nil && now-h.born < k.maxAge/4 || now-h.asked < Pause {
 		return Wish{}, false
@@ -184,17 +194,27 @@ func (k *Copies) Want(name string, version int) (w Wish, wanted bool) {
 }
 
 // Put keeps a copy that was fetched to fulfil a wish, and reports whether it did:
-// not when the key was dropped meanwhile, or the place had to be given to another.
+// not when the key was dropped meanwhile, the place had to be given to another, or
+// there is none so large.
 func (k *Copies) Put(w Wish, z *edek.ZoneKey) bool {
 	s := k.shard(w.id.name)
 	s.Lock()
 	defer s.Unlock()
 	h := s.copies[w.id]
-	if h == nil || s.epoch != w.epoch {
+	if h == nil || s.epoch != w.epoch || cost(w.id, z) > s.room {
 		return false
 	}
-	h.zone, h.born = z, w.at
-	return true
+	h.used.Store(int64(k.now())) // it is not the one to go first
+	h.hold(s, w.id, z)
+	h.born = w.at
+	k.makeRoom(s, 0)
+	return s.copies[w.id] == h
+}
+
+// hold puts a copy, nil for none, in the place of the one that is there.
+func (h *held) hold(s *shard, i id, z *edek.ZoneKey) {
+	s.bytes += cost(i, z) - cost(i, h.zone)
+	h.zone = z
 }
 
 // Drop lets go of all copies of a key. None that was wished for before the call
@@ -245,7 +265,7 @@ func (k *Copies) sweep() {
 		now := k.now()
 		for i, h := range s.copies {
 			if h.zone != nil && now-h.born >= k.maxAge {
-				h.zone = nil
+				h.hold(s, i, nil)
 			}
 			if h.zone == nil && now-h.asked >= 4*Pause { // no answer comes any more
 				k.remove(s, i)
@@ -285,7 +305,7 @@ func (k *Copies) evict(s *shard) {
 }
 
 func (k *Copies) remove(s *shard, i id) {
+	s.bytes -= cost(i, s.copies[i].zone)
 	delete(s.copies, i)
-	s.bytes -= i.cost()
 	k.count.Add(-1)
 }

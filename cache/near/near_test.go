@@ -3,6 +3,7 @@ package near
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -194,6 +195,42 @@ func TestBound(t *testing.T) {
 	}
 	if w, wanted := k.Want(string(make([]byte, most)), 0); wanted {
 		t.Errorf("a name as long as all room: %v", w)
+	}
+}
+
+// Long names, of which a copy has two, and long material count with all that they
+// take, and what is held stays within the bound.
+func TestNamesAndMaterialCount(t *testing.T) {
+	const most = 16 << 20
+	k := newCopies(t, most)
+	kept := 0
+	for i := range 5000 {
+		name := fmt.Sprintf("%s%d", strings.Repeat("n", 3000), i)
+		w, _ := k.Want(name, 0)
+		if k.Put(w, edek.NewZoneKey(&edek.KeyVersion{Name: name, VersionName: name + "@0", Material: make([]byte, 2000)}, edek.AESCTR)) {
+			kept++
+		}
+	}
+	held := 0
+	for i := range k.shards {
+		for id, h := range k.shards[i].copies {
+			held += len(id.name)
+			if h.zone != nil {
+				held += len(h.zone.VersionName()) + h.zone.DEKSize()
+			}
+		}
+	}
+	if b := k.Bytes(); kept != 5000 || held < most/2 || int64(held) > b || b > most {
+		t.Errorf("%d were kept, %d bytes of names and material are held, %d counted, of %d", kept, held, b, most)
+	}
+	if w, wanted := k.Want("k", 0); !wanted || k.Put(w, edek.NewZoneKey(&edek.KeyVersion{Name: "k", VersionName: "k@0", Material: make([]byte, most)}, edek.AESCTR)) || k.Bytes() > most {
+		t.Errorf("%d bytes with material as long as all room", k.Bytes())
+	}
+	for id := range k.shard("k").copies {
+		k.Drop(id.name)
+	}
+	if b := k.shard("k").bytes; b != 0 {
+		t.Errorf("%d bytes of nothing", b)
 	}
 }
 

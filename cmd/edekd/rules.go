@@ -93,18 +93,25 @@ func (r *rules) read(acls *conf.Configuration) (*authz.Policy, error) {
 	return policy, r.closed(policy)
 }
 
-// closed refuses rules that let everybody decrypt where edekd does so itself, by
-// copies of keys: no other KMS would keep anybody out.
+// closed refuses rules that let everybody decrypt where no other KMS would keep
+// anybody out: edekd decrypts by copies of keys, or hands out DEKs that it remembers
+// to whomever its own rules let in.
 func (r *rules) closed(policy *authz.Policy) error {
-	if !r.config.Upstream.LocalDecrypts {
+	u := &r.config.Upstream
+	how, remedy := "local", "cache"
+	switch {
+	case u.LocalDecrypts:
+	case u.CacheDecrypts && u.LocalAuthorization:
+		how, remedy = "cache, with edekd.upstream.authorization local", "forward, or the other to upstream"
+	default:
 		return nil
 	}
 	open := policy.Everyone(authz.DecryptEEK, authz.KeyDecryptEEK, r.config.Keys.Authorization)
 	if len(open) == 0 {
 		return nil
 	}
-	return r.config.Problem("edekd.upstream.decrypt", "local, while kms-acls.xml lets everybody decrypt by "+strings.Join(open, ", "),
-		"name there who may, or set this to cache")
+	return r.config.Problem("edekd.upstream.decrypt", how+", while kms-acls.xml lets everybody decrypt by "+strings.Join(open, ", "),
+		"name there who may, or set this to "+remedy)
 }
 
 func (r *rules) files() []string {

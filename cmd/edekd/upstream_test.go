@@ -39,21 +39,44 @@ func TestNodesAreShown(t *testing.T) {
 	}
 }
 
-// Who keeps copies of keys does not let everybody decrypt, neither from the start
-// on nor later. Nothing listens where the KMS would be.
-func TestCopiesNeedClosedRules(t *testing.T) {
+// Where edekd alone decides who decrypts, by copies of keys or by DEKs that it
+// remembers, not everybody may, neither from the start on nor later. Nothing listens
+// where the KMS would be.
+func TestDecryptingNearbyNeedsClosedRules(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "hadoop.kms.key.provider.uri", "kms://http@127.0.0.1:1/kms", "edekd.upstream.decrypt", "local")
-	rules := func(who string) {
-		rename(t, filepath.Join(s.dir, "kms-acls.xml"), "<configuration>\n"+propertiesXML(t, "hadoop.kms.acl.DECRYPT_EEK", who)+"</configuration>")
+	for _, mode := range []struct {
+		properties []string
+		says       string
+	}{
+		{[]string{"edekd.upstream.decrypt", "local"}, "edekd.upstream.decrypt: local, while"},
+		{[]string{"edekd.upstream.decrypt", "cache", "edekd.upstream.authorization", "local"},
+			"edekd.upstream.decrypt: cache, with edekd.upstream.authorization local, while"},
+	} {
+		s := newSite(t, append(mode.properties, "hadoop.kms.key.provider.uri", "kms://http@127.0.0.1:1/kms")...)
+		rules := func(who string) {
+			rename(t, filepath.Join(s.dir, "kms-acls.xml"), "<configuration>\n"+propertiesXML(t, "hadoop.kms.acl.DECRYPT_EEK", who)+"</configuration>")
+		}
+		rules("*")
+		if said := s.refused(t); !strings.Contains(said, mode.says) || !strings.Contains(said, "by hadoop.kms.acl.DECRYPT_EEK. Try: name") {
+			t.Errorf("%s", said)
+		}
+		rules("hive")
+		p := s.start(t)
+		rules("*")
+		p.eventuallySays("by hadoop.kms.acl.DECRYPT_EEK")
+		p.stop()
 	}
-	rules("*")
-	if said := s.refused(t); !strings.Contains(said, "edekd.upstream.decrypt: local, while") || !strings.Contains(said, "by hadoop.kms.acl.DECRYPT_EEK. Try: name") {
-		t.Errorf("%s", said)
+}
+
+// Where the KMS behind decides who decrypts, the rules may leave it to that.
+func TestOpenRulesBeforeAKMSThatDecides(t *testing.T) {
+	t.Parallel()
+	for _, properties := range [][]string{
+		{"edekd.upstream.decrypt", "cache"},
+		{"edekd.upstream.decrypt", "forward", "edekd.upstream.authorization", "local"},
+	} {
+		s := newSite(t, append(properties, "hadoop.kms.key.provider.uri", "kms://http@127.0.0.1:1/kms")...)
+		rename(t, filepath.Join(s.dir, "kms-acls.xml"), "<configuration>\n"+propertiesXML(t, "hadoop.kms.acl.DECRYPT_EEK", "*")+"</configuration>")
+		s.start(t).stop()
 	}
-	rules("hive")
-	p := s.start(t)
-	rules("*")
-	p.eventuallySays("by hadoop.kms.acl.DECRYPT_EEK")
-	p.stop()
 }

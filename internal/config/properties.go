@@ -42,7 +42,7 @@ var properties = []Property{
 	{"edekd.upstream.user", "", "What that KMS calls edekd: the short name edekd gives with simple, and that of its principal with kerberos; not set, the user that edekd runs as, or the first part of the principal. A caller of that name is refused."},
 	{"edekd.upstream.principal", "", "The principal edekd logs in as; _HOST is this host's full name."},
 	{"edekd.upstream.keytab", "${hadoop.kms.authentication.kerberos.keytab}", "The keytab with the keys of that principal."},
-	{"edekd.upstream.authorization", "upstream", "Who decides what a caller gets from what was fetched ahead: upstream, which the caller must have asked himself lately, or local, kms-acls.xml alone."},
+	{"edekd.upstream.authorization", "upstream", "Who decides what a caller gets from what was fetched ahead: upstream, which the caller must have asked himself lately, or local, kms-acls.xml alone, which with decrypt cache must say who may decrypt."},
 	{"edekd.upstream.grant.seconds", "300", "How long a caller is served from what was fetched ahead after a request of his own that the KMS answered."},
 	{"edekd.upstream.grant.outage.seconds", "0", "How much longer he is served when no server of the KMS answers, and after that until it is his turn to be asked for."},
 	{"edekd.upstream.decrypt", "forward", "What becomes of decrypts: forward, each one goes to the KMS as the caller; cache, answers are kept in memory for callers who were lately let in; or local, copies of key versions are, with which edekd itself decrypts for those."},

@@ -210,6 +210,9 @@ func (c *Client) enter(ctx context.Context, r *request) (context.Context, turn, 
 		return ctx, turn{}, err
 	}
 	who := queue.Caller{User: r.caller.User, Real: r.caller.Real}
+	if who.User == "" {
+		who = queue.Whose(ctx)
+	}
 	if place, ok := c.queue.Take(who); ok {
 		return ctx, turn{place, nil}, nil
 	}

@@ -48,6 +48,21 @@ const (
 // behind him if there is one. Both are empty for edekd itself.
 type Caller struct{ User, Real string }
 
+type turnsOf struct{}
+
+// For returns a context for calls in edekd's own name that are made for a caller:
+// they take his turns, so that nobody's calls can make it edekd that waits.
+func For(ctx context.Context, who Caller) context.Context {
+	return context.WithValue(ctx, turnsOf{}, who)
+}
+
+// Whose returns the caller whose turns calls in edekd's own name take: edekd, but
+// for a context made by For.
+func Whose(ctx context.Context) Caller {
+	who, _ := ctx.Value(turnsOf{}).(Caller)
+	return who
+}
+
 // Queue is the places and who waits for them. It is safe for concurrent use.
 type Queue struct {
 	places func() int
