@@ -387,7 +387,7 @@ func (s *farSide) ask(ctx context.Context, name string) (*edek.Metadata, error) 
 		done(err)
 		if err != nil {
 			if f != nil && edek.KindOf(err) == edek.NotFound {
-				s.forget(name)
+				f.gone(ctx)
 			}
 			return nil, err
 		}
