@@ -120,6 +120,8 @@ type facts struct {
 	metadata *edek.Metadata
 	current  string // name of the current version
 	checked  int64  // when the question was sent that last confirmed them, ns since the side's start
+	oldest   int    // version that EDEKs are taken of at least: the newest that is known, or that an EDEK has shown
+	told     bool   // an EDEK showed a newer one than metadata, and all nodes were told to forget the key since
 }
 
 // newFarSide returns nil where all keys are near.
@@ -296,8 +298,8 @@ func (f *FarKey) epochNow() uint64 {
 
 // take takes in what was said of the key in answer to a question that was sent
 // at the given time and epoch. When the key is another than it was, all nodes are
-// told to forget it first. It returns nil if the key has been changed through us
-// since the question.
+// told to forget it first. It returns nil if the question has to be asked again: the
+// key has been changed through us since, or EDEKs say otherwise.
 func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch uint64) *facts {
 	before := f.facts.Load()
 	changed := before != nil && (before.metadata.Created != m.Created || before.metadata.Versions != m.Versions)
@@ -306,6 +308,11 @@ func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch 
 		if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
 			f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
 		}
+	}
+	outrun := before != nil && !changed && before.oldest >= m.Versions
+	if outrun && !before.told {
+		f.tellOutrun(ctx, before, epoch)
+		return nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -323,10 +330,11 @@ func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch 
 		}
 		f.side.dropCopies(f.name)
 	}
-	if before == nil || changed {
-		f.side.rings.DropBelow(f.name, m.Versions-1)
+	if outrun {
+		f.side.rings.Drop(f.name) // with its bound: no version so new is known anywhere
 	}
-	known := &facts{metadata: m, current: m.CurrentVersion(), checked: asked}
+	known := &facts{metadata: m, current: m.CurrentVersion(), checked: asked, oldest: m.Versions - 1}
+	f.side.rings.DropBelow(f.name, known.oldest)
 	f.facts.Store(known)
 	return known
 }

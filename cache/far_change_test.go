@@ -23,6 +23,7 @@ type elsewhere struct {
 	key     *edek.Metadata // nil: there is none
 	version int            // of the EDEKs made
 	queued  int64          // the creation of those in the queue, 0 for none
+	cached  *edek.Metadata // what it answers until it is told
 	told    int            // times that it was to forget the key
 	asked   int            // questions for metadata
 	hold    chan struct{}  // what was made for edekd itself waits for it on its way
@@ -37,7 +38,7 @@ func (e *elsewhere) count(n *int) (count int)   { e.mu.Lock(); defer e.mu.Unlock
 
 func (e *elsewhere) InvalidateEverywhere(context.Context, string) error {
 	time.Sleep(30 * time.Millisecond)
-	e.set(func(e *elsewhere) { e.told++; e.queued = 0 })
+	e.set(func(e *elsewhere) { e.told++; e.queued, e.cached = 0, nil })
 	return nil
 }
 
@@ -46,6 +47,9 @@ func (e *elsewhere) metadata() (*edek.Metadata, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.asked++
+	if e.cached != nil {
+		return e.cached, nil
+	}
 	return e.key, e.denial
 }
 
@@ -164,4 +168,63 @@ func TestADeletionSeenIsToldToAllNodes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// EDEKs of the newest version of a deleted key that come in when the next of its
+// name is known do not keep the new one's ring empty.
+func TestLateEDEKsOfADeletedKey(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 4}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		use(15 * time.Second)
+		hold := make(chan struct{})
+		e.set(func(e *elsewhere) { e.hold = hold })
+		use(time.Duration(k.Ready("k")-20) * time.Second) // so few are ready that more are fetched
+		e.set(func(e *elsewhere) {
+			e.key, e.version, e.hold = &edek.Metadata{Name: "k", Created: 2, Versions: 1, BitLength: 128}, 0, nil
+		})
+		use(15 * time.Second)
+		close(hold)
+		use(time.Minute)
+		if k.Ready("k") == 0 {
+			t.Error("nothing is ready")
+		}
+	})
+}
+
+// A version that no key has ends with the next answers about the key.
+func TestAnEDEKOfAnImpossibleVersion(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		e.set(func(e *elsewhere) { e.version = 1<<31 - 2 })
+		use(time.Second)
+		e.set(func(e *elsewhere) { e.version = 0 })
+		use(time.Minute)
+		if k.Ready("k") == 0 {
+			t.Error("nothing is ready")
+		}
+		if n := e.count(&e.told); n == 0 || n > 2 {
+			t.Errorf("nodes were told %d times", n)
+		}
+	})
+}
+
+// An EDEK of a newer version outweighs what a node's cache says, which a roll
+// through another node has not reached.
+func TestANewVersionThatANodeDoesNotKnow(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		use(15 * time.Second)
+		e.set(func(e *elsewhere) {
+			e.cached = e.key
+			e.key, e.version = &edek.Metadata{Name: "k", Created: 1, Versions: 2, BitLength: 128}, 1
+		})
+		if _, err := k.far.find("k").Generate(t.Context(), edek.Caller{User: "bob", Full: "bob"}, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		for i, made := range use(time.Minute) {
+			if made.Version() != 1 {
+				t.Errorf("EDEK %d is of version %d", i, made.Version())
+			}
+		}
+		if m, _, err := k.Metadata(t.Context(), "k"); err != nil || m.Versions != 2 || k.Ready("k") == 0 {
+			t.Errorf("%+v, %v; %d ready", m, err, k.Ready("k"))
+		}
+	})
 }
