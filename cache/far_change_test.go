@@ -228,3 +228,27 @@ func TestANewVersionThatANodeDoesNotKnow(t *testing.T) {
 		}
 	})
 }
+
+// A key has no ring until somebody generates, and one that is made then takes none
+// of the versions that were known to be old.
+func TestRingsOfKeysThatWereLookedUp(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 2}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		e.set(func(e *elsewhere) { e.version = 0 }) // a node that has not noticed the roll
+		for range 30 {
+			if _, _, err := k.Metadata(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		k.far.rings.Each(func(s ring.Stat) { t.Errorf("a ring of %s", s.Name) })
+		use(3 * time.Second) // before the next poll
+		if n := k.Ready("k"); n != 0 {
+			t.Errorf("%d EDEKs of the old version are ready", n)
+		}
+		e.set(func(e *elsewhere) { e.version = 1 })
+		use(time.Minute)
+		if k.Ready("k") == 0 {
+			t.Error("nothing is ready")
+		}
+	})
+}

@@ -162,7 +162,18 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 		return nil, err
 	}
 	f.saw(made, epoch)
+	f.bound()
 	return made, nil
+}
+
+// bound has the key's ring, which may be new, refuse EDEKs of versions that are too
+// old. The ring is there by now: whoever knows better later finds it.
+func (f *FarKey) bound() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known := f.facts.Load(); known != nil {
+		f.side.rings.DropBelow(f.name, known.oldest)
+	}
 }
 
 // Reencrypt brings an EDEK to the current version.
