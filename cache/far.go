@@ -144,6 +144,8 @@ type facts struct {
 	metadata *edek.Metadata
 	current  string // name of the current version
 	checked  int64  // when the question was sent that last confirmed them, ns since the side's start
+	oldest   int    // version that EDEKs are taken of at least: the newest that is known, or that an EDEK has shown
+	told     bool   // an EDEK showed a newer one than metadata, and all nodes were told to forget the key since
 }
 
 // newFarSide returns nil where all keys are near.
@@ -324,28 +326,41 @@ func (f *FarKey) epochNow() uint64 {
 
 // take takes in what was said of the key in answer to a question that was sent
 // at the given time and epoch. When the key is another than it was, all nodes are
-// told to forget it first. It returns nil if the key has been changed through us
-// since the question.
+// told to forget it first. It returns nil if the question has to be asked again: the
+// key has been changed through us since, or EDEKs say otherwise.
 func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch uint64) *facts {
 	for {
 		before := f.facts.Load()
-		changed := before != nil && (before.metadata.Created != m.Created || before.metadata.Versions != m.Versions)
-		if changed {
+		switch {
+		case before == nil:
+		case before.differ(m):
 			f.side.changes.Inc()
 			if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
 				f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
 			}
+		case before.outrun(m) && !before.told:
+			f.tellOutrun(ctx, before, epoch)
+			return nil
 		}
-		if known, taken := f.replace(before, m, asked, epoch, changed); taken {
+		if known, taken := f.replace(before, m, asked, epoch); taken {
 			return known
 		}
 	}
 }
 
+// differ reports whether m is of another key than the facts, or of one that has
+// changed since.
+func (known *facts) differ(m *edek.Metadata) bool {
+	return known.metadata.Created != m.Created || known.metadata.Versions != m.Versions
+}
+
+// outrun reports whether EDEKs have shown a newer version than m knows.
+func (known *facts) outrun(m *edek.Metadata) bool { return known.oldest >= m.Versions }
+
 // replace puts what was said in the place of the facts before, which must still be
 // there: else what has changed is to be found out anew. It is nil where nothing may
 // be taken in any more.
-func (f *FarKey) replace(before *facts, m *edek.Metadata, asked int64, epoch uint64, changed bool) (known *facts, taken bool) {
+func (f *FarKey) replace(before *facts, m *edek.Metadata, asked int64, epoch uint64) (known *facts, taken bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.epoch != epoch {
@@ -358,19 +373,22 @@ func (f *FarKey) replace(before *facts, m *edek.Metadata, asked int64, epoch uin
 	if now != before {
 		return nil, false
 	}
-	if changed {
+	switch {
+	case before == nil:
+	case before.differ(m):
 		f.side.rings.Drop(f.name)
 		f.epoch = f.side.epochs.Add(1)
 		if f.side.deks != nil {
 			f.side.deks.Drop(f.name)
 		}
 		f.side.dropCopies(f.name)
+	case before.outrun(m):
+		f.side.rings.Drop(f.name) // with its bound: no version so new is known anywhere
 	}
-	if before == nil || changed {
-		f.side.rings.DropBelow(f.name, m.Versions-1)
-	}
-	known = &facts{metadata: m, current: m.CurrentVersion(), checked: asked}
-	return known, f.facts.CompareAndSwap(before, known)
+	known = &facts{metadata: m, current: m.CurrentVersion(), checked: asked, oldest: m.Versions - 1}
+	f.side.rings.DropBelow(f.name, known.oldest)
+	f.facts.Store(known)
+	return known, true
 }
 
 // lookup returns a far key with facts that may be used, nil for a key that is
@@ -435,7 +453,7 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 		done(err)
 		if err != nil {
 			if f != nil && edek.KindOf(err) == edek.NotFound {
-				s.forget(name)
+				f.gone(ctx)
 			}
 			return described{}, err
 		}

@@ -197,11 +197,11 @@ func TestTwoFirstAnswers(t *testing.T) {
 	k := newFarCache(t, h)
 	f := k.far.learn("k", k.far.ones[0])
 	epoch := f.epochNow()
-	if _, taken := f.replace(nil, incarnation(1), 1, epoch, false); !taken {
+	if _, taken := f.replace(nil, incarnation(1), 1, epoch); !taken {
 		t.Fatal("the first answer is not taken in")
 	}
 	// The second had looked at the facts before that, when there were none.
-	if _, taken := f.replace(nil, incarnation(2), 2, epoch, false); taken {
+	if _, taken := f.replace(nil, incarnation(2), 2, epoch); taken {
 		t.Error("taken in as if there was nothing before")
 	}
 	f.take(t.Context(), incarnation(2), 2, epoch)

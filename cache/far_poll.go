@@ -87,7 +87,7 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 		}
 		if denied(err) {
 			s.c.Log.Warn("edekd may not see a key that it served; it is looked up anew", "key", list[0].name, "error", err)
-			s.forget(list[0].name)
+			list[0].gone(ctx)
 		}
 		return nil
 	}
@@ -99,12 +99,29 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 	for i, f := range list {
 		if all[i] == nil {
 			s.changes.Inc()
-			s.forget(f.name)
+			f.gone(ctx)
 			continue
 		}
 		f.take(within, all[i], asked, epochs[i])
 	}
 	return nil
+}
+
+// gone ends what is known of a key that the other KMS has no more, or that edekd
+// may not see. All nodes are told to forget it: their own queues may hold EDEKs of
+// it, and once it is made anew nothing would show that it was another. What is
+// learned of a new one meanwhile ends with it.
+func (f *FarKey) gone(ctx context.Context) {
+	known := f.facts.Load() != nil
+	f.drop()
+	if known {
+		ctx, cancel := f.Deadline(ctx)
+		defer cancel()
+		if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+			f.side.c.Log.Warn("a key was deleted behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
+		}
+	}
+	f.side.forget(f.name)
 }
 
 // staleness is how long ago the facts of a key in use were last confirmed, the

@@ -107,33 +107,59 @@ func (f *FarKey) forwardGenerate(ctx context.Context, c edek.Caller, known *fact
 func (f *FarKey) generateAs(ctx context.Context, c edek.Caller, known *facts, n int) ([]edek.EDEK, error) {
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
-	sent := time.Now()
+	sent, epoch := time.Now(), f.epochNow()
 	made, err := f.provider.Generate(ctx, c, f.name, n)
 	if err != nil {
 		return nil, f.judge(&c, err)
 	}
 	f.provider.mute.Store(false)
 	f.earn(&c, known, grant.Generate, sent)
-	f.saw(made)
+	f.saw(made, epoch)
 	return made, nil
 }
 
-// saw looks for versions that are newer than is known: the key was then rolled
-// behind us. What is ready of older ones is forgotten, and the key looked at anew.
-func (f *FarKey) saw(made []edek.EDEK) {
+// saw looks for versions that are newer than is known among EDEKs that were asked
+// for at the given epoch: the key was then rolled behind us. What is ready of older
+// ones is forgotten, and the key looked at anew. If it has changed since they were
+// asked for, they may be of another key, and say nothing.
+func (f *FarKey) saw(made []edek.EDEK, epoch uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	known := f.facts.Load()
-	if known == nil {
+	if known == nil || f.epoch != epoch {
 		return
 	}
-	newest := known.metadata.Versions - 1
+	newest := known.oldest
 	for i := range made {
 		newest = max(newest, made[i].Version())
 	}
-	if newest >= known.metadata.Versions {
+	if newest > known.oldest {
+		f.epoch = f.side.epochs.Add(1) // an answer that is under way may be older than what was seen
 		f.side.rings.DropBelow(f.name, newest)
 		doubted := *known
+		doubted.oldest, doubted.told = newest, false
 		doubted.checked -= int64(4 * f.side.c.Poll)
-		f.facts.CompareAndSwap(known, &doubted)
+		f.facts.Store(&doubted)
+	}
+}
+
+// tellOutrun has all nodes forget a key of which an EDEK showed a newer version than
+// is now said in answer to a question of the given epoch, so that the next answer
+// counts: either this one came of a node's cache that a roll had not reached, or the
+// version was never made.
+func (f *FarKey) tellOutrun(ctx context.Context, doubted *facts, epoch uint64) {
+	if f.epochNow() != epoch {
+		return // asked before the EDEK was seen
+	}
+	if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+		f.side.c.Log.Warn("an encrypted key is of a newer version than the KMS behind knows, and not all servers could be told to forget the key", "key", f.name, "error", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	told := *doubted
+	told.told = true
+	if f.facts.CompareAndSwap(doubted, &told) {
+		f.epoch = f.side.epochs.Add(1)
 	}
 }
 
@@ -150,6 +176,7 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 	}
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
+	epoch := f.epochNow()
 	made, err := f.provider.Generate(ctx, edek.Caller{}, name, n)
 	if err != nil {
 		if denied(err) && s.mayNotFetch.Due() {
@@ -158,8 +185,19 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 		return nil, err
 	}
 	f.provider.mute.Store(false)
-	f.saw(made)
+	f.saw(made, epoch)
+	f.bound()
 	return made, nil
+}
+
+// bound has the key's ring, which may be new, refuse EDEKs of versions that are too
+// old. The ring is there by now: whoever knows better later finds it.
+func (f *FarKey) bound() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known := f.facts.Load(); known != nil {
+		f.side.rings.DropBelow(f.name, known.oldest)
+	}
 }
 
 // Reencrypt brings an EDEK to the current version.

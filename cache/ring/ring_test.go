@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -293,6 +295,87 @@ func TestOlderVersionsAreRefused(t *testing.T) {
 	u.set(func() { u.version = 0 }) // deleted and made anew
 	rs.Drop("k")
 	eventually(t, "version 0", func() bool { return len(rs.Take("k", buf, true)) == 1 && buf[0].Version() == 0 })
+}
+
+// Rings are made and forgotten, and an upstream that lags behind gives EDEKs of
+// versions that are too old: nobody who asks after a roll was acknowledged gets one.
+func TestNothingOlderThanARoll(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	var floors [3]struct {
+		sync.Mutex
+		version int
+		acked   atomic.Int64
+	}
+	var rs *Rings
+	var behind, taken atomic.Int64
+	fetch := func(_ context.Context, name string, n int) ([]edek.EDEK, error) {
+		floor := &floors[slices.Index(names, name)]
+		floor.Lock()
+		was := floor.version
+		floor.Unlock()
+		made := make([]edek.EDEK, n)
+		for i := range made {
+			version := was
+			if version > 0 && behind.Add(1)%3 == 0 {
+				version--
+			}
+			made[i], _ = edek.NewEDEK(version, make([]byte, edek.IVSize), make([]byte, 16))
+		}
+		floor.Lock()
+		defer floor.Unlock()
+		rs.DropBelow(name, floor.version)
+		return made, nil
+	}
+	rs = New(Config{Fetch: fetch, Size: 80, Cover: -1, Metrics: metrics.NewSet()})
+	defer rs.Close()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 3))
+			buf := make([]edek.EDEK, 40)
+			for range 400 {
+				key := rng.IntN(3)
+				floor := &floors[key]
+				switch rng.IntN(30) {
+				case 0:
+					floor.Lock()
+					floor.version++
+					rs.DropBelow(names[key], floor.version)
+					floor.acked.Store(int64(floor.version))
+					floor.Unlock()
+				case 1:
+					if r := rs.table.find(names[key]); r != nil {
+						rs.forget(r)
+					}
+				}
+				least := floor.acked.Load()
+				for _, e := range rs.Take(names[key], buf[:1+rng.IntN(len(buf))], true) {
+					taken.Add(1)
+					if int64(e.Version()) < least {
+						t.Errorf("an EDEK of version %d after a roll to %d", e.Version(), least)
+					}
+				}
+				time.Sleep(time.Duration(rng.IntN(500)) * time.Microsecond)
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() < 1000 {
+		t.Errorf("only %d EDEKs were taken: the test looks at nothing", taken.Load())
+	}
+}
+
+// That something is known of a key takes no other's place.
+func TestOnlyTakesMakeRings(t *testing.T) {
+	rs := open(t, &upstream{}, Config{Budget: 100 * (ringBytes + slabBytes)})
+	for i := range 200 {
+		rs.DropBelow(fmt.Sprint("known", i), 1)
+	}
+	if n := rs.table.count.Load(); n != 0 {
+		t.Errorf("%d rings", n)
+	}
+	buf := make([]edek.EDEK, 1)
+	eventually(t, "an EDEK", func() bool { return len(rs.Take("used", buf, true)) == 1 })
 }
 
 // What a take of more than there is leaves open, its caller fetches, and gives

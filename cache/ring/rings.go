@@ -191,13 +191,13 @@ func (rs *Rings) Drop(name string) {
 }
 
 // DropBelow forgets the EDEKs of a key that are of older versions than the one
-// given, and refuses such from now on, until Drop.
+// given, and its ring refuses such from now on, until Drop. No ring is made for
+// that: a new one refuses no version, so Fetch is to call DropBelow before it
+// returns.
 func (rs *Rings) DropBelow(name string, version int) {
 	r := rs.table.find(name)
 	if r == nil {
-		if r = rs.table.findOrAdd(name, rs.admit); r == nil {
-			return
-		}
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
