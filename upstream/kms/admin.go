@@ -272,6 +272,9 @@ func (c *Client) Versions(ctx context.Context, caller edek.Caller, name string) 
 // Create makes a key as the caller. What the upstream does not tell the caller
 // of the material is nil. The caller zeroes the result.
 func (c *Client) Create(ctx context.Context, caller edek.Caller, key *edek.NewKey) (*edek.KeyVersion, error) {
+	if err := addressable("create", key.Name); err != nil {
+		return nil, err
+	}
 	b := append([]byte(`{"name":`), quoted(key.Name)...)
 	if key.Cipher != "" {
 		b = append(append(b, `,"cipher":`...), quoted(key.Cipher)...)

@@ -170,7 +170,9 @@ func TestNamesThatWouldLeadElsewhereAreNotSent(t *testing.T) {
 		wantKind(t, c.Delete(ctx, alice, name), edek.Invalid)
 	}
 	for _, name := range []string{"k/", "k/_invalidatecache", "k/_reencryptbatch"} {
-		_, err := c.Roll(ctx, alice, name, nil)
+		_, err := c.Create(ctx, alice, &edek.NewKey{Name: name})
+		wantKind(t, err, edek.Invalid)
+		_, err = c.Roll(ctx, alice, name, nil)
 		wantKind(t, err, edek.Invalid)
 		wantKind(t, c.Delete(ctx, alice, name), edek.Invalid)
 	}
