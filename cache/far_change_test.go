@@ -252,3 +252,17 @@ func TestRingsOfKeysThatWereLookedUp(t *testing.T) {
 		}
 	})
 }
+
+// Of a deleted key, which nobody uses, nothing is asked.
+func TestADeletedKeyIsNotAskedFor(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		use(15 * time.Second)
+		e.set(func(e *elsewhere) { e.key = nil })
+		time.Sleep(time.Minute)
+		e.set(func(e *elsewhere) { e.asked = 0 })
+		time.Sleep(time.Hour)
+		if n := e.count(&e.asked); n != 0 {
+			t.Errorf("%d questions in an hour", n)
+		}
+	})
+}

@@ -167,11 +167,11 @@ func (f *FarKey) tellOutrun(ctx context.Context, doubted *facts, epoch uint64) {
 func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, error) {
 	f := s.find(name)
 	if f == nil {
-		if _, err := s.ask(ctx, name); err != nil && edek.KindOf(err) != edek.NotFound {
+		if _, err := s.ask(ctx, name); err != nil {
 			return nil, err
 		}
 		if f = s.find(name); f == nil {
-			return nil, nil // deleted, or a near key by now: no failure of the KMS
+			return nil, &edek.Error{Kind: edek.NotFound, Op: "generate", Key: name, Text: "no KMS behind edekd has the key that is used"}
 		}
 	}
 	ctx, cancel := f.Deadline(ctx)

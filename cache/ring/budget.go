@@ -89,7 +89,6 @@ func (k *keeper) makeRoom(rings []*ring) {
 		return cmp.Or(cmp.Compare(a.slow, b.slow), a.used.Compare(b.used))
 	})
 	for _, r := range coldest[:(len(coldest)+15)/16] {
-		k.forget(r)
-		r.gone, r.wanted = true, false
+		k.end(r)
 	}
 }

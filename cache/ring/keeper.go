@@ -308,9 +308,8 @@ func (k *keeper) finish(f result) {
 	}
 	k.meters.failed.Inc()
 	if edek.KindOf(f.err) == edek.NotFound {
-		r.mu.Lock()
-		k.empty(r)
-		r.mu.Unlock()
+		k.end(r)
+		return
 	}
 	pause := min(longestPause, firstPause<<min(r.failures, 20))
 	r.failures++
@@ -320,6 +319,12 @@ func (k *keeper) finish(f result) {
 		k.failures++
 		k.weather(now)
 	}
+}
+
+// end forgets a ring, of which nothing more is to be fetched.
+func (k *keeper) end(r *ring) {
+	k.forget(r)
+	r.gone, r.wanted = true, false
 }
 
 // weather finds out how the upstream is.
@@ -357,8 +362,7 @@ func (k *keeper) survey(now time.Time) {
 			r.used = now
 		}
 		if now.Sub(r.used) >= k.Expiry {
-			k.forget(r)
-			r.gone, r.wanted = true, false
+			k.end(r)
 			return
 		}
 		k.look(r, now)

@@ -36,7 +36,8 @@ import (
 // Config says how rings are kept. Where a default is named, zero means that.
 type Config struct {
 	// Fetch makes n EDEKs of a key, or fewer. The result is the rings' own from
-	// then on. It should end soon after its context does.
+	// then on. It should end soon after its context does. After an edek.NotFound the
+	// key has no ring until somebody takes again.
 	Fetch func(ctx context.Context, name string, n int) ([]edek.EDEK, error)
 
 	Size         int           // EDEKs in the ring of a used key, at least, if the budget allows: Hadoop's encrypted.key.cache.size; default 100

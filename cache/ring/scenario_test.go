@@ -333,3 +333,35 @@ func TestMemoryFollowsTheLoad(t *testing.T) {
 		checkBytes(t, rs)
 	})
 }
+
+// A key that does not exist is asked for once for each time that somebody takes.
+func TestAKeyThatDoesNotExist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{latency: 30 * time.Millisecond}
+		rs := open(t, u, Config{})
+		buf := make([]edek.EDEK, 1)
+		rs.Take("k", buf, false)
+		time.Sleep(time.Second)
+		u.set(func() { u.fail, u.calls = &edek.Error{Kind: edek.NotFound, Text: "deleted"}, nil })
+		rs.Drop("k")
+		for range 3 {
+			time.Sleep(time.Hour)
+			if len(rs.Take("k", buf, false)) != 0 {
+				t.Error("EDEKs of a deleted key")
+			}
+		}
+		time.Sleep(time.Hour)
+		if n := len(u.log()); n != 4 {
+			t.Errorf("%d fetches in 4 hours, want one after the drop and one after each of 3 takes", n)
+		}
+		if rs.Bytes() != 0 {
+			t.Errorf("%d bytes are taken", rs.Bytes())
+		}
+		u.set(func() { u.fail = nil })
+		rs.Take("k", buf, false)
+		time.Sleep(time.Second)
+		if len(rs.Take("k", buf, false)) != 1 {
+			t.Error("nothing is ready, though there is such a key now")
+		}
+	})
+}
