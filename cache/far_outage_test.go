@@ -355,6 +355,29 @@ func TestAnAnswerThatSpoilsOthers(t *testing.T) {
 	})
 }
 
+// A KMS that answers everything with an exception is asked a few questions by each
+// poll, and about single keys only where somebody waits.
+func TestExceptionsToEverything(t *testing.T) {
+	afterAnOutage(t, 50, func(t *testing.T, r *remote, k *Cache, ask func() []error) {
+		broken := &edek.Foreign{Status: 500, Class: "java.io.IOException", Text: "broken"}
+		r.set(func() {
+			for i := range 50 {
+				r.other[keyName(i)] = broken
+			}
+		})
+		for i, err := range ask() {
+			if !errors.Is(err, broken) {
+				t.Errorf("%s: %v", keyName(i), err)
+			}
+		}
+		r.set(func() { r.named = nil })
+		time.Sleep(10 * time.Second)
+		if _, named := r.since(time.Now()); len(named) == 0 || len(named) > exceptionsMax {
+			t.Errorf("%d questions by a poll", len(named))
+		}
+	})
+}
+
 // Nobody waits for longer than a request to the KMS behind may take, and what was
 // known of a key is good while nobody can confirm it.
 func TestAQuestionThatHangs(t *testing.T) {

@@ -65,10 +65,26 @@ func (f *FarKey) asked(now int64) bool {
 	return known != nil && now-known.checked < int64(f.side.c.Poll/2)
 }
 
+// exceptionsMax is how many exceptions one after another, which are no denials, are
+// taken for the fault of single keys: halves of farPollBatch keys lead to one key in
+// six, and to two that are beside each other in eight. A KMS that answers everything
+// so is not asked about each key.
+const exceptionsMax = 8
+
 // compare asks for the metadata of some keys at once, and takes in what is said.
-// One key that edekd may not see fails the whole question: it is looked for by
-// halves. The error says that the other KMS did not answer.
+// One key that edekd may not see, or that the other KMS cannot read, fails the whole
+// question: it is looked for by halves. The error says that the other KMS did not
+// answer.
 func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*FarKey) error {
+	exceptions := 0
+	return s.halve(ctx, provider, list, &exceptions)
+}
+
+// halve is compare for a part of its keys, after so many exceptions in a row.
+func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarKey, exceptions *int) error {
+	if *exceptions >= exceptionsMax {
+		return errExceptions
+	}
 	names, epochs := make([]string, len(list)), make([]uint64, len(list))
 	for i, f := range list {
 		names[i], epochs[i] = f.name, f.epochNow()
@@ -82,8 +98,11 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 	}
 	if _, refused := errors.AsType[*edek.Foreign](err); refused {
 		provider.mute.Store(false)
+		if *exceptions++; denied(err) {
+			*exceptions = 0
+		}
 		if len(list) > 1 {
-			return errors.Join(s.compare(ctx, provider, list[:len(list)/2]), s.compare(ctx, provider, list[len(list)/2:]))
+			return errors.Join(s.halve(ctx, provider, list[:len(list)/2], exceptions), s.halve(ctx, provider, list[len(list)/2:], exceptions))
 		}
 		if denied(err) {
 			s.c.Log.Warn("edekd may not see a key that it served; it is looked up anew", "key", list[0].name, "error", err)
@@ -96,6 +115,7 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 		s.c.Log.Debug("keys could not be compared with those of the other KMS", "provider", provider.String(), "error", err)
 		return err
 	}
+	*exceptions = 0
 	for i, f := range list {
 		if all[i] == nil {
 			s.changes.Inc()
@@ -106,6 +126,8 @@ func (s *farSide) compare(ctx context.Context, provider *farProvider, list []*Fa
 	}
 	return nil
 }
+
+var errExceptions = errors.New("the KMS behind answers with one exception after another")
 
 // gone ends what is known of a key that the other KMS has no more, or that edekd
 // may not see. All nodes are told to forget it: their own queues may hold EDEKs of
