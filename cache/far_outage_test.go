@@ -17,6 +17,7 @@ import (
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/keys"
 	"github.com/edekd/edekd/upstream"
+	"github.com/edekd/edekd/upstream/queue"
 )
 
 // remote is a far provider whose calls are counted and that can be gone. It has
@@ -28,6 +29,7 @@ type remote struct {
 	mu     sync.Mutex
 	calls  []time.Time
 	named  []int            // names in each question for metadata
+	turns  []queue.Caller   // whose turn each took
 	other  map[string]error // what is answered of a key; nil: there is none
 	rolled map[string]int   // versions beside the first
 	hold   chan struct{}    // while it is open, questions for metadata wait
@@ -100,10 +102,11 @@ type remoteAs struct {
 	r *remote
 }
 
-func (a remoteAs) KeysMetadata(_ context.Context, names []string) ([]*edek.Metadata, error) {
+func (a remoteAs) KeysMetadata(ctx context.Context, names []string) ([]*edek.Metadata, error) {
 	r := a.r
 	r.mu.Lock()
 	hold := r.hold
+	r.turns = append(r.turns, queue.Whose(ctx))
 	r.named = append(r.named, len(names))
 	r.mu.Unlock()
 	if err := r.call(); err != nil {
