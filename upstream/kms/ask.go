@@ -50,11 +50,10 @@ func (c *Client) ask(ctx context.Context, n *node, t *http.Transport, r *request
 			return &edek.Error{Kind: edek.Invalid, Op: r.op, Key: r.key, Text: "a web server before the upstream KMS does not take this name in a URL: " + err.Error()}
 		}
 	case own && broken(err) && n.exceptions.Add(1) >= exceptionsInRow && broken(c.unnamed(ctx, n)):
-		c.config.Log.Warn("a KMS answers nothing but exceptions, and is out of use until it answers edekd again", "node", n.addr, "error", err)
 		n.broken.Store(true)
-		c.set.Suspend(n.index)
 		// Not wrapped: it is nobody's answer.
-		return &upstream.Fault{Err: fmt.Errorf("%s: it answers nothing but exceptions: %v", n.addr, err), Sent: true}
+		err = &upstream.Fault{Err: fmt.Errorf("%s: it answers nothing but exceptions: %v", n.addr, err), Sent: true}
+		c.set.Blame(n.index, err)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package kms
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -45,10 +44,10 @@ func TestAWebServerThatDoesNotTakeANameIsNoFault(t *testing.T) {
 // A node that could not be told of such a name is used again, and the log says
 // what it was not told.
 func TestANameThatANodeCannotBeToldKeepsItOutForNoTime(t *testing.T) {
-	var log strings.Builder
+	var log logged
 	f := startFake(t, "k", "a/b")
 	f.set(cut(""))
-	c := newClient(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(io.Writer(&log), nil)) }, f)
+	c := newClient(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) }, f)
 	for _, name := range []string{"a/b", "k"} {
 		if err := c.InvalidateEverywhere(t.Context(), name); err != nil {
 			t.Error(err)
@@ -59,8 +58,8 @@ func TestANameThatANodeCannotBeToldKeepsItOutForNoTime(t *testing.T) {
 	}
 	f.set(noSlashes(404))
 	eventually(t, "the node is used again", func() bool { return c.Nodes()[0].Usable })
-	if !strings.Contains(log.String(), "a/b") || !strings.Contains(log.String(), f.addr) {
-		t.Errorf("log: %s", log.String())
+	if !log.has("a/b", f.addr) {
+		t.Errorf("log: %s", log.text.String())
 	}
 	if got := strings.Join(f.seen(), " "); !strings.Contains(got, "/k/_invalidatecache") {
 		t.Errorf("the node was not told of the other name: %s", got)
@@ -84,8 +83,9 @@ func storeGone(only ...string) func(http.ResponseWriter, *http.Request) bool {
 
 // A KMS whose database is away says so to everybody, and takes logins as before.
 func TestANodeWhoseStoreIsGoneIsOutOfUse(t *testing.T) {
+	var log logged
 	f := startFake(t, "k")
-	c, ctx := newClient(t, func(c *Config) { c.Open = time.Millisecond }, f), t.Context()
+	c, ctx := newClient(t, func(c *Config) { c.Open, c.Log = time.Millisecond, slog.New(slog.NewTextHandler(&log, nil)) }, f), t.Context()
 	f.set(storeGone())
 	for range 40 {
 		if err := generate(c, "k", 1); !errors.As(err, new(*edek.Foreign)) {
@@ -105,6 +105,9 @@ func TestANodeWhoseStoreIsGoneIsOutOfUse(t *testing.T) {
 			wantKind(t, err, edek.Unavailable, "cache-only", "nothing but exceptions", "Communications link failure")
 		}
 	}
+	eventually(t, "the log says why", func() bool {
+		return log.has("out of use", f.addr, "nothing but exceptions", "Communications link failure")
+	})
 	asked := func() int { return strings.Count(strings.Join(f.seen(), " "), nobodys) }
 	before := asked()
 	eventually(t, "the node is probed", func() bool { return asked() > before+3 })

@@ -11,5 +11,5 @@ func (c *Client) nodeChanged(i int, usable bool, why error) {
 	if why != nil {
 		log = log.With("error", why)
 	}
-	log.Warn("a server of the KMS behind is out of use until it takes edekd's login", "remedy", "see that it runs, can be reached from here, and lets edekd in")
+	log.Warn("a server of the KMS behind is out of use until it answers edekd", "remedy", "see that it runs, can be reached from here, and lets edekd in")
 }
