@@ -97,7 +97,8 @@ func (c *Client) InvalidateEverywhere(ctx context.Context, name string) error {
 		all.Go(func() {
 			if c.set.Usable(i) {
 				err := c.set.At(ctx, i, func(ctx context.Context, i int) error { return c.ask(ctx, n, c.fresh, r, nil) })
-				if _, isFault := errors.AsType[*upstream.Fault](err); !isFault {
+				_, isFault := errors.AsType[*upstream.Fault](err)
+				if late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled); !isFault && !late {
 					errs[i] = err
 					return
 				}
