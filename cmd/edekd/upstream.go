@@ -60,7 +60,7 @@ func farConfig(c *config.Config, log *slog.Logger, auditLog *audit.Log) cache.Fa
 
 // greetTime is how long the start waits for the KMSes behind edekd: one that is away
 // keeps nobody from starting.
-const greetTime = time.Second
+const greetTime = 5 * time.Second
 
 // greet finds out which servers of the KMSes behind edekd let it in, so that edekd
 // does not say that it is ready when it is not.
