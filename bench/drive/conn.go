@@ -104,7 +104,7 @@ func (c *conn) complete() (bool, error) {
 		}
 		head := got[:end+len(crlf)]
 		if c.refused = !bytes.HasPrefix(head, success); c.refused && !c.lenient {
-			return false, fmt.Errorf("the answer is not 200 but %.300q", got)
+			return false, fmt.Errorf("the answer is not 200 but %.900q", got)
 		}
 		if at := bytes.Index(head, contentLength); at >= 0 {
 			n := 0
