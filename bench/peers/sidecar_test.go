@@ -41,7 +41,7 @@ type profile struct {
 
 // profiles: what a NameNode's queues lack, and what clients without one ask for.
 var profiles = []profile{
-	{name: "NameNode profile, num_keys=150–500", rate: 60, fewest: 150, most: 500, goal: &report.Goal{AtMost: goalRefills},
+	{name: "NameNode profile, num_keys=150–500", rate: 25, fewest: 150, most: 500, goal: &report.Goal{AtMost: goalRefills},
 		figure: func(straight, through []float64) stats.Interval { return stats.Ratio(through, straight) }, unit: "× straight", requests: 100},
 	{name: "num_keys=1", rate: 2000, fewest: 1, most: 1, goal: &report.Goal{AtLeast: goalSingles},
 		figure: stats.Ratio, unit: "× less than straight", requests: 1},
