@@ -453,7 +453,7 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 		done(err)
 		if err != nil {
 			if f != nil && edek.KindOf(err) == edek.NotFound {
-				f.gone(ctx)
+				f.vanished(ctx)
 			}
 			return described{}, err
 		}

@@ -106,7 +106,7 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 		}
 		if denied(err) {
 			s.c.Log.Warn("edekd may not see a key that it served; it is looked up anew", "key", list[0].name, "error", err)
-			list[0].gone(ctx)
+			list[0].vanished(ctx)
 		}
 		return nil
 	}
@@ -119,7 +119,7 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 	for i, f := range list {
 		if all[i] == nil {
 			s.changes.Inc()
-			f.gone(ctx)
+			f.vanished(ctx)
 			continue
 		}
 		f.take(within, all[i], asked, epochs[i])
@@ -129,11 +129,11 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 
 var errExceptions = errors.New("the KMS behind answers with one exception after another")
 
-// gone ends what is known of a key that the other KMS has no more, or that edekd
+// vanished ends what is known of a key that the other KMS has no more, or that edekd
 // may not see. All nodes are told to forget it: their own queues may hold EDEKs of
 // it, and once it is made anew nothing would show that it was another. What is
 // learned of a new one meanwhile ends with it.
-func (f *FarKey) gone(ctx context.Context) {
+func (f *FarKey) vanished(ctx context.Context) {
 	known := f.facts.Load() != nil
 	f.drop()
 	if known {

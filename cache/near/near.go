@@ -168,8 +168,8 @@ func (k *Copies) Get(name string, version int) (z *edek.ZoneKey, ends bool) {
 }
 
 // Want reports whether a copy is to be fetched: there is none, or a quarter of its
-// life is over, and nobody was told so within Pause. Who is told takes
-// the wish before he sends his request, and answers with Put if he can.
+// life is over, and nobody was told so within Pause. Who is told takes the wish
+// before he sends his request, and answers with Put if he can.
 func (k *Copies) Want(name string, version int) (w Wish, wanted bool) {
 	s, now, i := k.shard(name), k.now(), id{name, version}
 	s.Lock()

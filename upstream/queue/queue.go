@@ -170,6 +170,7 @@ type Status struct {
 	Refused uint64 // calls that found the queue full, gave way, or were too late
 }
 
+// Status returns how the queue is now.
 func (q *Queue) Status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()
