@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -23,11 +24,17 @@ func TestTheKMSBehindIsGreeted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	f := func(status int, nodes string, out ...string) {
+	f := func(status int, ready, nodes string, out ...string) {
 		t.Helper()
 		p := newSite(t, "hadoop.kms.key.provider.uri", "kms://http@"+nodes+"/kms").start(t)
-		if got, err := p.call(fresh, "GET", "/readyz", "", nil); got != status || err != nil {
-			t.Errorf("%s: /readyz is %d, want %d; %v", nodes, got, status, err)
+		resp, err := fresh.Get(p.base + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != status || string(body) != ready {
+			t.Errorf("%s: /readyz is %d %q, want %d %q; %v", nodes, resp.StatusCode, body, status, ready, err)
 		}
 		for _, node := range out {
 			p.eventuallySays("node=" + node + " error=")
@@ -37,9 +44,9 @@ func TestTheKMSBehindIsGreeted(t *testing.T) {
 		}
 		p.stop()
 	}
-	f(503, dead, dead)
-	f(503, silent.Addr().String(), silent.Addr().String())
-	f(200, live)
-	f(200, live+";"+dead, dead)
+	f(503, "upstream: down\n", dead, dead)
+	f(503, "upstream: down\n", silent.Addr().String(), silent.Addr().String())
+	f(200, "ready\nupstream: ok\n", live)
+	f(200, "ready\nupstream: ok\n1 of 2 servers of a KMS behind edekd out of use: the log says which and why\n", live+";"+dead, dead)
 	behind.stop()
 }

@@ -130,7 +130,9 @@ func serveKeys(ctx context.Context, c *config.Config, logs *logs) (err error) {
 	auth.register(set)
 	registerMemory(set, auth, access, auditLog)
 	beans := jmx.New(c.MetricsProcess)
-	server := proxy.New(proxyConfig(c, cached, auth, access, auditLog, beans, set, logs))
+	pc := proxyConfig(c, cached, auth, access, auditLog, beans, set, logs)
+	pc.Remarks = func() []string { return append(auth.remarks(), nodeRemarks(provider)...) }
+	server := proxy.New(pc)
 
 	listener, address, certificate, err := listen(c, auth.peers, logs.main)
 	if err != nil {
@@ -253,7 +255,6 @@ func proxyConfig(c *config.Config, cached *cache.Cache, auth *callers, access *r
 		DefaultBitLength: c.Keys.DefaultBitLength,
 		KeyAuthorization: c.Keys.Authorization,
 		Open:             c.Auth.Whitelist,
-		Remarks:          auth.remarks,
 		UpstreamUser:     c.Upstream.User,
 	}
 	if logs.access != nil {

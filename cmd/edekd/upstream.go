@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -85,6 +87,25 @@ func countKeys(ctx context.Context, p keys.Provider) (count int, text string, er
 	}
 	names, err := p.Names(ctx)
 	return len(names), strconv.Itoa(len(names)), err
+}
+
+// nodeRemarks tell how many servers of each KMS behind edekd are out of use. They do
+// not tell which: whoever reaches the port may read them.
+func nodeRemarks(p keys.Provider) (lines []string) {
+	ones, _ := keys.FarOnes(p)
+	for _, far := range ones {
+		k, ok := far.(*keys.KMS)
+		if !ok {
+			continue
+		}
+		nodes := k.Nodes()
+		all := len(nodes)
+		out := slices.DeleteFunc(nodes, func(n upstream.Status) bool { return n.Usable })
+		if len(out) > 0 {
+			lines = append(lines, fmt.Sprintf("%d of %d servers of a KMS behind edekd out of use: the log says which and why", len(out), all))
+		}
+	}
+	return lines
 }
 
 // registerNodes shows how each KMS behind edekd and each of its nodes is. Of two
