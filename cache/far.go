@@ -69,18 +69,19 @@ const (
 
 // farSide is what the cache knows of far keys.
 type farSide struct {
-	c      FarConfig
-	cache  *Cache
-	start  time.Time
-	ones   []*farProvider
-	near   bool // there are near keys, too
-	seed   maphash.Seed
-	shards [farShards]farShard
-	flight singleflight.Group // refreshes, by key
-	rings  *ring.Rings
-	grants *grant.Table
-	deks   *dek.Cache   // nil: none are remembered
-	copies *near.Copies // nil: there are none
+	c       FarConfig
+	cache   *Cache
+	start   time.Time
+	ones    []*farProvider
+	written *farProvider // who gets changes; nil: a provider of near keys
+	near    bool         // there are near keys, too
+	seed    maphash.Seed
+	shards  [farShards]farShard
+	flight  singleflight.Group // refreshes, by key
+	rings   *ring.Rings
+	grants  *grant.Table
+	deks    *dek.Cache   // nil: none are remembered
+	copies  *near.Copies // nil: there are none
 
 	flights flight.Group  // decrypts under way
 	epochs  atomic.Uint64 // the highest epoch of any key
@@ -93,6 +94,8 @@ type farSide struct {
 	synchronous, changes, denied *metrics.Counter
 
 	mayNotFetch, mayNotCopy quietly.Minutely
+
+	emptied atomic.Int64 // when all rings were last found empty, ns since the start
 }
 
 // farProvider is a provider of far keys, with what the side knows of it.
@@ -101,6 +104,23 @@ type farProvider struct {
 	outages   *grant.Outages
 	questions questions
 	mute      atomic.Bool // edekd's last question was not answered, and nothing was since
+	answers   atomic.Uint64
+}
+
+// heard notes that the other KMS has answered something.
+func (p *farProvider) heard() {
+	p.answers.Add(1)
+	if p.mute.Load() {
+		p.mute.Store(false)
+	}
+}
+
+// missed notes that a question was not answered in its time, unless something else
+// was since there were so many answers.
+func (p *farProvider) missed(answers uint64) {
+	if p.answers.Load() == answers {
+		p.mute.Store(true)
+	}
 }
 
 // State is the provider's, but CacheOnly too while nothing that was asked of it is
@@ -167,6 +187,7 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 		one.outages = s.grants.Outages(one.gone)
 		s.ones = append(s.ones, one)
 	}
+	s.written = s.one(keys.Written(provider))
 	c.Metrics.NewGauge("edekd_upstream_staleness_seconds", s.staleness)
 	c.Metrics.NewGauge(`edekd_cache_bytes{cache="grants"}`, func() float64 { return float64(s.grants.Bytes()) })
 	c.Metrics.NewGauge(`edekd_cache_limit_bytes{cache="grants"}`, func() float64 { return grantBytes })
@@ -414,6 +435,7 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 		}
 		// Whatever became of the others: one key's answer can spoil those of all.
 	}
+	answers := f.provider.answers.Load()
 	_, err, _ := s.flight.Do(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.Timeout)
 		defer cancel()
@@ -422,7 +444,7 @@ func (s *farSide) lookup(ctx context.Context, name string) (*FarKey, *facts, err
 	})
 	if err != nil {
 		if unheard(err) {
-			f.provider.mute.Store(true)
+			f.provider.missed(answers)
 		}
 		if known := f.facts.Load(); known != nil && f.provider.gone() && s.find(name) == f {
 			return f, known, nil // nobody can confirm them now
@@ -464,6 +486,7 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 			}
 			return described{Metadata: m}, nil
 		}
+		far.heard()
 		if f == nil || f.provider != far {
 			f = s.learn(name, far)
 			epoch = f.epochNow()

@@ -24,7 +24,7 @@ type questions struct {
 // want is a key's place in a question.
 type want struct {
 	asked bool          // a question is under way; guarded by questions.mu
-	done  chan struct{} // closed at its end
+	done  chan struct{} // closed when the key's part of it has been answered, or at its end
 	err   error         // written before that
 }
 
@@ -32,9 +32,9 @@ func newQuestions() questions {
 	return questions{turns: make(chan struct{}, questionsMax), wants: map[*FarKey]*want{}}
 }
 
-// confirm waits until a question has asked for the facts of a key, and asks it
-// itself when there is room for another. Only what becomes of the facts tells
-// how the key is; an error says that the other KMS did not answer.
+// confirm waits until a question has asked for the facts of a key, and begins one
+// when there is room for another. Only what becomes of the facts tells how the key
+// is; an error says that the other KMS did not answer.
 func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
@@ -48,12 +48,19 @@ func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 		select {
 		case <-w.done:
 			return w.err
+		case <-s.life.Done():
+			return s.life.Err()
 		case <-ctx.Done():
+			// Also where it does answer, but not as fast as it would have to for all that
+			// is in use: what is ready had better be handed out than waited for.
 			f.provider.mute.Store(true)
 			return ctx.Err()
 		case turn <- struct{}{}:
-			s.question(f.provider)
-			<-q.turns
+			list := s.gather(f.provider)
+			s.ended.Go(func() {
+				defer func() { <-q.turns }()
+				s.question(f.provider, list)
+			})
 		}
 	}
 }
@@ -78,23 +85,29 @@ func (q *questions) underWay(w *want) bool {
 	return w.asked
 }
 
-// question asks for keys that are wanted, if there are any. Whoever asks first
-// may go away, and waits for nobody's turns but edekd's: the others' answer does not
-// depend on him.
-func (s *farSide) question(p *farProvider) {
-	list := s.gather(p)
+// question asks for keys that were gathered, if there are any. It is nobody's: whoever
+// began it may go away, and it waits for no turns but edekd's own. A key that fails it
+// is looked for as long as one request may take; what is left then is wanted again, or
+// polled.
+func (s *farSide) question(p *farProvider, list []*FarKey) {
 	if len(list) == 0 {
 		return
 	}
-	err := s.compare(context.Background(), p, list)
-	q := &p.questions
+	ctx, cancel := context.WithTimeout(s.life, s.c.Timeout)
+	defer cancel()
+	p.questions.answer(list, s.compare(ctx, p, list))
+}
+
+// answer ends the wait for keys that a question has asked for.
+func (q *questions) answer(list []*FarKey, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, f := range list {
-		w := q.wants[f]
-		delete(q.wants, f)
-		w.err = err
-		close(w.done)
+		if w := q.wants[f]; w != nil && w.asked {
+			delete(q.wants, f)
+			w.err = err
+			close(w.done)
+		}
 	}
 }
 

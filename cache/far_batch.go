@@ -11,7 +11,7 @@ import (
 // OpenBatch opens EDEKs for the caller as AppendDEK does, in few calls, where the
 // other KMS has announced that it takes batches. deks is as long as all and gets
 // the DEKs; what it stays nil for is to be opened one by one. The caller zeroes
-// them, after an error too.
+// them, after an error too. ctx is to end with BatchDeadline.
 func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, deks [][]byte) error {
 	if !f.provider.Batches() {
 		return nil
@@ -31,8 +31,6 @@ func (f *FarKey) OpenBatch(ctx context.Context, c edek.Caller, all []edek.EDEK, 
 	if len(missing) == 0 {
 		return nil
 	}
-	ctx, cancel := f.Deadline(ctx)
-	defer cancel()
 	asked := f.moment()
 	opened, err := f.provider.DecryptBatch(ctx, c, f.name, missing)
 	if foreign, ok := errors.AsType[*edek.Foreign](err); errors.Is(err, upstream.ErrNotSent) || ok && !denied(foreign) {

@@ -22,6 +22,7 @@ type announcing struct {
 	sent   [][]edek.EDEK // the batches
 	under  func()        // called while a batch is under way
 	single int           // decrypts by themselves
+	left   time.Duration // that the last batch had
 }
 
 func dekOf(iv, wrapped []byte) []byte {
@@ -39,8 +40,11 @@ func (a *announcing) Decrypt(_ context.Context, c edek.Caller, _, _ string, iv, 
 	return dekOf(iv, wrapped), a.answer(c)
 }
 
-func (a *announcing) DecryptBatch(_ context.Context, c edek.Caller, _ string, all []edek.EDEK) ([][]byte, error) {
+func (a *announcing) DecryptBatch(ctx context.Context, c edek.Caller, _ string, all []edek.EDEK) ([][]byte, error) {
 	a.sent = append(a.sent, slices.Clone(all))
+	if end, ok := ctx.Deadline(); ok {
+		a.left = time.Until(end)
+	}
 	if a.under != nil {
 		a.under()
 	}
@@ -286,6 +290,22 @@ func TestDEKsOfBatchesGrowOld(t *testing.T) {
 			if sent != step.sent {
 				t.Errorf("after another %v, %v: %d were sent, want %d", step.after, step.asked, sent, step.sent)
 			}
+		}
+	})
+}
+
+// A batch that goes on as several has the time of all of them.
+func TestABatchHasTheTimeOfItsThousands(t *testing.T) {
+	withBatches(t, 0, func(t *testing.T, a *announcing, k *Cache, _ func(string, ...byte) ([][]byte, error)) {
+		_, far, err := k.Metadata(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := slices.Repeat(edeksOf(1), 5000)
+		ctx, cancel := far.BatchDeadline(t.Context(), len(all))
+		defer cancel()
+		if err := far.OpenBatch(ctx, edek.Caller{User: "alice", Full: "alice"}, all, make([][]byte, len(all))); err != nil || a.left != time.Minute {
+			t.Errorf("%v, %v", a.left, err)
 		}
 	})
 }

@@ -20,14 +20,17 @@ import (
 type elsewhere struct {
 	keys.Far
 	mu      sync.Mutex
-	key     *edek.Metadata // nil: there is none
-	version int            // of the EDEKs made
-	queued  int64          // the creation of those in the queue, 0 for none
-	cached  *edek.Metadata // what it answers until it is told
-	told    int            // times that it was to forget the key
-	asked   int            // questions for metadata
-	hold    chan struct{}  // what was made for edekd itself waits for it on its way
-	denial  error          // what questions for metadata are answered
+	key     *edek.Metadata  // nil: there is none
+	version int             // of the EDEKs made
+	queued  int64           // the creation of those in the queue, 0 for none
+	cached  *edek.Metadata  // what it answers until it is told
+	told    int             // times that it was to forget the key
+	toldOf  int             // versions that there were when it was last told
+	rolls   []time.Duration // how long each roll to come takes
+	rollErr error           // what rolls are answered, which are made
+	asked   int             // questions for metadata
+	hold    chan struct{}   // what was made for edekd itself waits for it on its way
+	denial  error           // what questions for metadata are answered
 }
 
 func (e *elsewhere) String() string             { return "kms://elsewhere" }
@@ -38,7 +41,13 @@ func (e *elsewhere) count(n *int) (count int)   { e.mu.Lock(); defer e.mu.Unlock
 
 func (e *elsewhere) InvalidateEverywhere(context.Context, string) error {
 	time.Sleep(30 * time.Millisecond)
-	e.set(func(e *elsewhere) { e.told++; e.queued, e.cached = 0, nil })
+	e.set(func(e *elsewhere) {
+		e.told++
+		e.queued, e.cached = 0, nil
+		if e.key != nil {
+			e.toldOf = e.key.Versions
+		}
+	})
 	return nil
 }
 
@@ -97,6 +106,18 @@ func (a elsewhereAs) KeysMetadata(_ context.Context, names []string) ([]*edek.Me
 		all[i] = m
 	}
 	return all, err
+}
+
+func (a elsewhereAs) Roll(_ context.Context, name string, _ []byte) (*edek.KeyVersion, error) {
+	var takes time.Duration
+	a.e.set(func(e *elsewhere) { takes, e.rolls = e.rolls[0], e.rolls[1:] })
+	time.Sleep(takes)
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	rolled := *a.e.key
+	rolled.Versions++
+	a.e.key = &rolled
+	return &edek.KeyVersion{Name: name, VersionName: rolled.CurrentVersion()}, a.e.rollErr
 }
 
 // withElsewhere runs f in virtual time. use has alice generate an EDEK each second
@@ -265,4 +286,31 @@ func TestADeletedKeyIsNotAskedFor(t *testing.T) {
 			t.Errorf("%d questions in an hour", n)
 		}
 	})
+}
+
+// Nodes are told of every roll after it was made, also when another roll has just
+// ended what was known of the key, and when the answer does not say whether it was made.
+func TestNodesAreToldOfEachRoll(t *testing.T) {
+	broken := &edek.Foreign{Status: 500, Class: "java.net.SocketTimeoutException", Text: "Read timed out", Node: "n"}
+	for _, c := range []struct {
+		rolls []time.Duration
+		err   error
+	}{{[]time.Duration{time.Millisecond}, broken}, {[]time.Duration{20 * time.Millisecond, 60 * time.Millisecond}, nil}} {
+		withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+			use(2 * time.Second)
+			e.set(func(e *elsewhere) { e.rolls, e.rollErr = c.rolls, c.err })
+			var all sync.WaitGroup
+			for range c.rolls {
+				all.Go(func() {
+					if _, err := k.Roll(t.Context(), edek.Caller{User: "admin", Full: "admin"}, "k", nil); (err != nil) != (c.err != nil) {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if made := 1 + len(c.rolls); e.count(&e.toldOf) != made {
+				t.Errorf("%v: told last when there were %d versions, of %d", c.rolls, e.count(&e.toldOf), made)
+			}
+		})
+	}
 }

@@ -118,7 +118,7 @@ func (f *FarKey) open(ctx context.Context, c *edek.Caller, versionName string, i
 	if err != nil {
 		return dst, f.judge(c, err)
 	}
-	f.provider.mute.Store(false)
+	f.provider.heard()
 	dst = append(dst, dek...)
 	clear(dek)
 	return dst, nil

@@ -33,6 +33,7 @@ type remote struct {
 	other  map[string]error // what is answered of a key; nil: there is none
 	rolled map[string]int   // versions beside the first
 	hold   chan struct{}    // while it is open, questions for metadata wait
+	slow   time.Duration    // how much longer they take
 }
 
 func (r *remote) String() string { return "kms://remote" }
@@ -105,7 +106,7 @@ type remoteAs struct {
 func (a remoteAs) KeysMetadata(ctx context.Context, names []string) ([]*edek.Metadata, error) {
 	r := a.r
 	r.mu.Lock()
-	hold := r.hold
+	hold, slow := r.hold, r.slow
 	r.turns = append(r.turns, queue.Whose(ctx))
 	r.named = append(r.named, len(names))
 	r.mu.Unlock()
@@ -114,6 +115,11 @@ func (a remoteAs) KeysMetadata(ctx context.Context, names []string) ([]*edek.Met
 	}
 	if hold != nil {
 		<-hold
+	}
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

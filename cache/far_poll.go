@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
 )
@@ -89,7 +91,7 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 	for i, f := range list {
 		names[i], epochs[i] = f.name, f.epochNow()
 	}
-	asked := s.now()
+	asked, answers := s.now(), provider.answers.Load()
 	within, cancel := context.WithTimeout(ctx, s.c.Timeout)
 	defer cancel()
 	all, err := provider.As(edek.Caller{}).KeysMetadata(within, names)
@@ -97,7 +99,7 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 		err = errors.New("another number of keys than was asked for")
 	}
 	if _, refused := errors.AsType[*edek.Foreign](err); refused {
-		provider.mute.Store(false)
+		provider.heard()
 		if *exceptions++; denied(err) {
 			*exceptions = 0
 		}
@@ -108,24 +110,39 @@ func (s *farSide) halve(ctx context.Context, provider *farProvider, list []*FarK
 			s.c.Log.Warn("edekd may not see a key that it served; it is looked up anew", "key", list[0].name, "error", err)
 			list[0].vanished(ctx)
 		}
+		provider.questions.answer(list, nil)
 		return nil
 	}
-	provider.mute.Store(unheard(err))
+	switch {
+	case !unheard(err):
+		provider.heard()
+	case ctx.Err() == nil: // it had the time of a request
+		provider.missed(answers)
+	}
 	if err != nil {
 		s.c.Log.Debug("keys could not be compared with those of the other KMS", "provider", provider.String(), "error", err)
 		return err
 	}
 	*exceptions = 0
+	var taken errgroup.Group // all nodes are told of each key that has changed
+	taken.SetLimit(tellMax)
 	for i, f := range list {
-		if all[i] == nil {
-			s.changes.Inc()
-			f.vanished(ctx)
-			continue
-		}
-		f.take(within, all[i], asked, epochs[i])
+		taken.Go(func() error {
+			if all[i] == nil {
+				s.changes.Inc()
+				f.vanished(ctx)
+			} else {
+				f.take(ctx, all[i], asked, epochs[i])
+			}
+			provider.questions.answer(list[i:i+1], nil)
+			return nil
+		})
 	}
-	return nil
+	return taken.Wait()
 }
+
+// tellMax is how many changed keys nodes are told of at once.
+const tellMax = 8
 
 var errExceptions = errors.New("the KMS behind answers with one exception after another")
 

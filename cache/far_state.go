@@ -8,13 +8,16 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/edekd/edekd/cache/ring"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/upstream"
 )
 
 // stateLook is how often the state is looked at for the log.
 const stateLook = 250 * time.Millisecond
+
+// emptyLook is for how long rings that were all empty are not looked through again:
+// each refusal has the word for the state.
+const emptyLook = 50 * time.Millisecond
 
 // State is how well keys can be served, "" where all are near. Near keys of a
 // chain count as a provider that is ok. What nobody can serve, not even from what
@@ -103,13 +106,20 @@ func (s *farSide) watchState(ctx context.Context) {
 
 // holds reports whether anything was fetched ahead or is remembered, so that
 // some callers can be served without a node.
-func (s *farSide) holds() (any bool) {
+func (s *farSide) holds() bool {
 	if s.deks != nil && s.deks.Bytes() > 0 {
 		return true
 	}
 	if s.copies != nil && s.copies.Any() {
 		return true
 	}
-	s.rings.Each(func(r ring.Stat) { any = any || r.Depth > 0 })
-	return any
+	now := s.now()
+	if looked := s.emptied.Load(); looked != 0 && now-looked < int64(emptyLook) {
+		return false
+	}
+	if s.rings.Any() {
+		return true
+	}
+	s.emptied.Store(now)
+	return false
 }

@@ -43,7 +43,10 @@ func (f *FarKey) Deadline(ctx context.Context) (context.Context, context.CancelF
 }
 
 // Generate appends n new EDEKs for the caller to dst: those that are ready, if
-// the other KMS would let him have them, and what is missing from there.
+// the other KMS would let him have them, and what is missing from there. What is
+// ready is not taken before the rest has come, which in an outage it does not:
+// Hadoop's clients ask for hundreds to refill a queue of theirs, and once that is
+// empty for one at a time.
 func (f *FarKey) Generate(ctx context.Context, c edek.Caller, n int, dst []edek.EDEK) ([]edek.EDEK, error) {
 	known := f.facts.Load()
 	granted, renew := false, false
@@ -53,19 +56,31 @@ func (f *FarKey) Generate(ctx context.Context, c edek.Caller, n int, dst []edek.
 	if renew {
 		f.side.renew(c, func(ctx context.Context, c edek.Caller) { _, _ = f.generateAs(ctx, c, known, 1) })
 	}
-	if granted {
-		dst = slices.Grow(dst, n)
-		ready := f.side.rings.Take(f.name, dst[len(dst):len(dst)+n], f.side.privileged(&c))
-		dst = dst[:len(dst)+len(ready)]
-		if n -= len(ready); n == 0 {
-			return dst, nil
+	if !granted {
+		dst, err := f.forwardGenerate(ctx, c, known, n, dst)
+		if err != nil && known != nil {
+			err = f.ungranted(err)
+		}
+		return dst, err
+	}
+	dst = slices.Grow(dst, n)
+	rings, privileged := f.side.rings, f.side.privileged(&c)
+	if n > 1 {
+		if ready := rings.Depth(f.name, privileged); 0 < ready && ready < n {
+			var err error
+			rings.Miss(f.name, n-ready)
+			if dst, err = f.forwardGenerate(ctx, c, known, n-ready, dst); err != nil {
+				return dst, err
+			}
+			n = ready
 		}
 	}
-	dst, err := f.forwardGenerate(ctx, c, known, n, dst)
-	if err != nil && !granted && known != nil {
-		err = f.ungranted(err)
+	ready := rings.Take(f.name, dst[len(dst):len(dst)+n], privileged)
+	dst = dst[:len(dst)+len(ready)]
+	if n -= len(ready); n == 0 {
+		return dst, nil
 	}
-	return dst, err
+	return f.forwardGenerate(ctx, c, known, n, dst)
 }
 
 // ungranted says why a caller gets nothing of what is ready while the other KMS
@@ -112,7 +127,7 @@ func (f *FarKey) generateAs(ctx context.Context, c edek.Caller, known *facts, n 
 	if err != nil {
 		return nil, f.judge(&c, err)
 	}
-	f.provider.mute.Store(false)
+	f.provider.heard()
 	f.earn(&c, known, grant.Generate, sent)
 	f.saw(made, epoch)
 	return made, nil
@@ -184,7 +199,7 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 		}
 		return nil, err
 	}
-	f.provider.mute.Store(false)
+	f.provider.heard()
 	f.saw(made, epoch)
 	f.bound()
 	return made, nil
@@ -219,16 +234,21 @@ func (f *FarKey) ReencryptBatch(ctx context.Context, c edek.Caller, all []edek.E
 // tellNodes makes all nodes that have a far key forget what they remember of
 // it, after a change that has happened or, as err says, may have. A node that
 // cannot be told is told before it is used again; that one refuses to be told is
-// for the log, since the change must not look as if it had failed.
+// for the log, since the change must not look as if it had failed. Another change may
+// just have ended what was known of the key: then it is of the provider that is
+// written to.
 func (k *Cache) tellNodes(ctx context.Context, name string, err error) {
-	if k.far == nil || err != nil && edek.KindOf(err) != edek.Unsettled {
+	if k.far == nil || !mayHaveChanged(err) {
 		return
 	}
-	f := k.far.find(name)
-	if f == nil {
+	provider := k.far.written
+	if f := k.far.find(name); f != nil {
+		provider = f.provider
+	}
+	if provider == nil {
 		return
 	}
-	if err := f.provider.InvalidateEverywhere(ctx, name); err != nil {
+	if err := provider.InvalidateEverywhere(ctx, name); err != nil {
 		k.far.c.Log.Warn("a key was changed, and not all servers could be told to forget what they had made of it", "key", name, "error", err)
 	}
 }

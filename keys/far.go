@@ -91,6 +91,14 @@ func Holder(ctx context.Context, p Provider, name string) (Provider, *edek.Metad
 	return p, m, err
 }
 
+// Written returns the provider in p that changes go to.
+func Written(p Provider) Provider {
+	if c, ok := p.(chain); ok {
+		return c[0]
+	}
+	return p
+}
+
 // FarOnes returns the far providers in p, and whether there are near ones too.
 func FarOnes(p Provider) (far []Far, near bool) {
 	c, ok := p.(chain)

@@ -121,6 +121,39 @@ func (rs *Rings) Take(name string, dst []edek.EDEK, privileged bool) []edek.EDEK
 	}
 }
 
+// Miss counts n EDEKs of a key as asked for and not found, and has its ring filled
+// like after a Take.
+func (rs *Rings) Miss(name string, n int) {
+	if r := rs.table.find(name); r != nil {
+		r.asked.Add(int64(n))
+		rs.miss(r)
+	}
+}
+
+func (rs *Rings) miss(r *ring) {
+	r.missed.Add(1)
+	rs.meters.missed.Inc()
+	rs.flag(r)
+}
+
+// Depth is how many EDEKs of a key a taker could have.
+func (rs *Rings) Depth(name string, privileged bool) int {
+	r := rs.table.find(name)
+	if r == nil {
+		return 0
+	}
+	depth := r.chain.Load().depth.Load()
+	if !privileged {
+		depth -= r.keep.Load()
+	}
+	return int(max(0, depth))
+}
+
+// Any reports whether there is an EDEK in any ring.
+func (rs *Rings) Any() bool {
+	return rs.table.any(func(r *ring) bool { return r.chain.Load().depth.Load() > 0 })
+}
+
 // take returns how many EDEKs it copied, less than 0 if the ring was forgotten
 // meanwhile.
 func (rs *Rings) take(r *ring, dst []edek.EDEK, privileged bool) int64 {
@@ -145,9 +178,7 @@ func (rs *Rings) take(r *ring, dst []edek.EDEK, privileged bool) int64 {
 		}
 	}
 	if n < want {
-		r.missed.Add(1)
-		rs.meters.missed.Inc()
-		rs.flag(r)
+		rs.miss(r)
 	} else if c.depth.Load() < r.mark.Load() {
 		rs.flag(r)
 	}

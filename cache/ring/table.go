@@ -74,9 +74,20 @@ func (t *table) remove(r *ring) {
 
 // all calls f for every ring.
 func (t *table) all(f func(*ring)) {
+	t.any(func(r *ring) bool {
+		f(r)
+		return false
+	})
+}
+
+// any reports whether f holds for a ring, and asks no further then.
+func (t *table) any(f func(*ring) bool) bool {
 	for i := range t.shard {
 		for _, r := range *t.shard[i].rings.Load() {
-			f(r)
+			if f(r) {
+				return true
+			}
 		}
 	}
+	return false
 }

@@ -85,8 +85,10 @@ func invalidation(name string, caller edek.Caller) *request {
 // knows of the latter. A node that answers with an exception stays in use with
 // what it has cached, and the exception is the error: the service then lacks the
 // right to roll or delete keys there. So does one behind a web server that does
-// not take the name.
+// not take the name. Each node has the time of an attempt, whenever ctx ends: what a
+// caller has no time for must not look as if nodes did not answer.
 func (c *Client) InvalidateEverywhere(ctx context.Context, name string) error {
+	ctx = context.WithoutCancel(ctx)
 	r := invalidation(name, edek.Caller{})
 	if err := c.admit(r); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,23 @@ func TestEveryNodeForgets(t *testing.T) {
 	for _, f := range []*fake{a, b} {
 		if got := f.seen(); !slices.Equal(got, []string{invalidated}) {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// A caller whose time has run out takes no node out of use, and each is told all the
+// same.
+func TestAnInvalidationOutlivesItsCaller(t *testing.T) {
+	a, b := startFake(t, "k"), startFake(t, "k")
+	c := newClient(t, nil, a, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.InvalidateEverywhere(ctx, "k"); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range []*fake{a, b} {
+		if got := f.seen(); !slices.Equal(got, []string{invalidated}) || !c.Nodes()[i].Usable {
+			t.Errorf("%q, %+v", got, c.Nodes()[i])
 		}
 	}
 }
