@@ -341,7 +341,7 @@ func TestAKeyThatDoesNotExist(t *testing.T) {
 		rs := open(t, u, Config{})
 		buf := make([]edek.EDEK, 1)
 		rs.Take("k", buf, false)
-		time.Sleep(time.Second)
+		time.Sleep(surveyEvery + 100*time.Millisecond) // not with a survey, whose fetch could be under way
 		u.set(func() { u.fail, u.calls = &edek.Error{Kind: edek.NotFound, Text: "deleted"}, nil })
 		rs.Drop("k")
 		for range 3 {
