@@ -300,6 +300,9 @@ func (k *Cache) Versions(ctx context.Context, name string) ([]*edek.ZoneKey, err
 // Create makes a key, in the caller's name if it is to be a far one. The caller
 // zeroes the result.
 func (k *Cache) Create(ctx context.Context, c edek.Caller, key *edek.NewKey) (*edek.KeyVersion, error) {
+	if err := k.mayChange("create", key.Name); err != nil {
+		return nil, err
+	}
 	done := k.observe("create")
 	v, err := keys.As(k.provider, c).Create(ctx, key)
 	done(err)
@@ -309,6 +312,9 @@ func (k *Cache) Create(ctx context.Context, c edek.Caller, key *edek.NewKey) (*e
 
 // Roll makes a new current version. The caller zeroes the result.
 func (k *Cache) Roll(ctx context.Context, c edek.Caller, name string, material []byte) (*edek.KeyVersion, error) {
+	if err := k.mayChange("roll", name); err != nil {
+		return nil, err
+	}
 	done := k.observe("roll")
 	v, err := keys.As(k.provider, c).Roll(ctx, name, material)
 	done(err)
@@ -319,6 +325,9 @@ func (k *Cache) Roll(ctx context.Context, c edek.Caller, name string, material [
 
 // Delete removes a key with all versions.
 func (k *Cache) Delete(ctx context.Context, c edek.Caller, name string) error {
+	if err := k.mayChange("delete", name); err != nil {
+		return err
+	}
 	done := k.observe("delete")
 	err := keys.As(k.provider, c).Delete(ctx, name)
 	done(err)
@@ -328,12 +337,21 @@ func (k *Cache) Delete(ctx context.Context, c edek.Caller, name string) error {
 }
 
 // forgetAfter is Invalidate for whatever the key is, after a change that ended with
-// err. A change that was sent and not answered may have happened, and so may one that
-// failed in the middle. One of a far key that was denied, or sent to nobody, has
-// not: who may not change a key must not be able to empty its ring.
+// err. Who may not change a far key must not be able to empty its ring: one that was
+// denied, or sent to nobody, has not happened. One that was not answered, or failed in
+// the middle, may have: the key is looked at anew before it is used, if anybody
+// answers.
 func (k *Cache) forgetAfter(name string, err error) {
-	if k.far == nil || k.far.find(name) == nil || mayHaveChanged(err) {
+	var f *FarKey
+	if k.far != nil {
+		f = k.far.find(name)
+	}
+	switch kind := edek.KindOf(err); {
+	case f == nil || err == nil || kind == edek.NotFound:
 		k.forget(name)
+	case mayHaveChanged(err):
+		f.doubt()
+		k.Invalidate(name)
 	}
 }
 
@@ -389,7 +407,8 @@ func (k *Cache) versionEpoch(versionName string) *atomic.Uint64 {
 
 func (k *Cache) loadMetadata(ctx context.Context, name string) (described, error) {
 	if k.far != nil {
-		return k.far.ask(ctx, name)
+		known, err := k.far.ask(ctx, name)
+		return known, k.far.worded(err)
 	}
 	done := k.observe("metadata")
 	m, err := k.provider.Metadata(ctx, name)

@@ -155,8 +155,9 @@ type FarKey struct {
 	facts    atomic.Pointer[facts]
 	used     atomic.Int64 // when last asked for, ns since the side's start, kept to about a second
 
-	mu    sync.Mutex // held to write facts and epoch
-	epoch uint64     // another with each change, and no other key's: what was asked for before counts for nothing
+	mu     sync.Mutex // held to write facts, epoch and purged
+	epoch  uint64     // another with each change, and no other key's: what was asked for before counts for nothing
+	purged uint64     // epoch in which the nodes were told to forget EDEKs from before a roll
 }
 
 // facts are what the other KMS said of a key.
@@ -339,6 +340,19 @@ func (f *FarKey) drop() {
 	}
 }
 
+// doubt has the key looked at anew before it is used, if anybody answers. What was
+// asked before counts for nothing.
+func (f *FarKey) doubt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known := f.facts.Load(); known != nil {
+		doubted := *known
+		doubted.checked -= int64(4 * f.side.c.Poll)
+		f.epoch = f.side.epochs.Add(1)
+		f.facts.Store(&doubted)
+	}
+}
+
 func (f *FarKey) epochNow() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -356,9 +370,7 @@ func (f *FarKey) take(ctx context.Context, m *edek.Metadata, asked int64, epoch 
 		case before == nil:
 		case before.differ(m):
 			f.side.changes.Inc()
-			if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
-				f.side.c.Log.Warn("a key was changed behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
-			}
+			f.tell(ctx, "a key was changed behind edekd, and not all servers could be told to forget what they had made of it")
 		case before.outrun(m) && !before.told:
 			f.tellOutrun(ctx, before, epoch)
 			return nil

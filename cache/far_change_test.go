@@ -30,6 +30,7 @@ type elsewhere struct {
 	rollErr error           // what rolls are answered, which are made
 	asked   int             // questions for metadata
 	hold    chan struct{}   // what was made for edekd itself waits for it on its way
+	stale   int             // how often it is to be told before it makes EDEKs of the newest version
 	denial  error           // what questions for metadata are answered
 }
 
@@ -46,6 +47,11 @@ func (e *elsewhere) InvalidateEverywhere(context.Context, string) error {
 		e.queued, e.cached = 0, nil
 		if e.key != nil {
 			e.toldOf = e.key.Versions
+		}
+		if e.stale > 0 {
+			if e.stale--; e.stale == 0 {
+				e.version = e.key.Versions - 1
+			}
 		}
 	})
 	return nil
@@ -313,4 +319,24 @@ func TestNodesAreToldOfEachRoll(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A queue of the other KMS that was filled again just before a roll hands out nothing
+// after it.
+func TestAQueueThatWasFilledBeforeARoll(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		use(2 * time.Second)
+		e.set(func(e *elsewhere) { e.stale, e.rolls = 2, []time.Duration{time.Millisecond} })
+		if _, err := k.Roll(t.Context(), edek.Caller{User: "admin", Full: "admin"}, "k", nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, made := range use(10 * time.Second) {
+			if made.Version() != 1 {
+				t.Errorf("an EDEK of version %d", made.Version())
+			}
+		}
+		if n := e.count(&e.told); n != 2 {
+			t.Errorf("told %d times", n)
+		}
+	})
 }

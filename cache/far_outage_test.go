@@ -136,6 +136,11 @@ func (a remoteAs) KeysMetadata(ctx context.Context, names []string) ([]*edek.Met
 	return all, nil
 }
 
+// Roll is sent, and never answered.
+func (a remoteAs) Roll(_ context.Context, name string, _ []byte) (*edek.KeyVersion, error) {
+	return nil, errors.Join(a.r.call(), &edek.Error{Kind: edek.Unsettled, Op: "roll", Key: name, Text: "the outcome is unknown"})
+}
+
 // withRemote runs f in virtual time with a cache before a remote.
 func withRemote(t *testing.T, c FarConfig, f func(t *testing.T, r *remote, k *Cache)) {
 	synctest.Test(t, func(t *testing.T) {

@@ -156,9 +156,7 @@ func (f *FarKey) vanished(ctx context.Context) {
 	if known {
 		ctx, cancel := f.Deadline(ctx)
 		defer cancel()
-		if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
-			f.side.c.Log.Warn("a key was deleted behind edekd, and not all servers could be told to forget what they had made of it", "key", f.name, "error", err)
-		}
+		f.tell(ctx, "a key was deleted behind edekd, and not all servers could be told to forget what they had made of it")
 	}
 	f.side.forget(f.name)
 }

@@ -50,15 +50,18 @@ func (s *farSide) state() upstream.State {
 }
 
 // worded puts the word for how keys can be served into a refusal, which has the one
-// for how a single KMS does.
+// for how a single KMS does, as far as its breakers know.
 func (s *farSide) worded(err error) error {
 	refused, ok := errors.AsType[*edek.Error](err)
 	if !ok || refused.Kind != edek.Unavailable {
 		return err
 	}
-	rest, cut := strings.CutPrefix(refused.Text, upstream.CacheOnly.String()+": ")
+	word, rest, cut := strings.Cut(refused.Text, ": ")
+	if !cut || word != upstream.CacheOnly.String() && word != upstream.OK.String() {
+		return err
+	}
 	is := s.state()
-	if !cut || is == upstream.OK {
+	if is == upstream.OK {
 		return err
 	}
 	right := *refused

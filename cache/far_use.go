@@ -123,7 +123,7 @@ func (f *FarKey) generateAs(ctx context.Context, c edek.Caller, known *facts, n 
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
 	sent, epoch := time.Now(), f.epochNow()
-	made, err := f.provider.Generate(ctx, c, f.name, n)
+	made, err := f.make(ctx, c, n, epoch)
 	if err != nil {
 		return nil, f.judge(&c, err)
 	}
@@ -158,6 +158,39 @@ func (f *FarKey) saw(made []edek.EDEK, epoch uint64) {
 	}
 }
 
+// make has EDEKs made at the given epoch. Those of a version from before a roll are not
+// taken at once: a queue of that KMS had been filled again just before the roll that it
+// was emptied for (Hadoop fills it in the background).
+func (f *FarKey) make(ctx context.Context, c edek.Caller, n int, epoch uint64) ([]edek.EDEK, error) {
+	made, err := f.provider.Generate(ctx, c, f.name, n)
+	if err != nil || !f.outdated(made, epoch) {
+		return made, err
+	}
+	f.tell(ctx, "the KMS behind made encrypted keys of a version from before a roll, and not all servers could be told to forget the key")
+	return f.provider.Generate(ctx, c, f.name, n)
+}
+
+// outdated reports, once for an epoch, that there are EDEKs of older versions than is
+// known among those that were asked for at that epoch.
+func (f *FarKey) outdated(made []edek.EDEK, epoch uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := f.facts.Load()
+	if known == nil || f.epoch != epoch || f.purged == epoch ||
+		!slices.ContainsFunc(made, func(e edek.EDEK) bool { return e.Version() < known.oldest }) {
+		return false
+	}
+	f.purged = epoch
+	return true
+}
+
+// tell has all nodes forget the key. That one cannot be told is for the log.
+func (f *FarKey) tell(ctx context.Context, otherwise string) {
+	if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
+		f.side.c.Log.Warn(otherwise, "key", f.name, "error", err)
+	}
+}
+
 // tellOutrun has all nodes forget a key of which an EDEK showed a newer version than
 // is now said in answer to a question of the given epoch, so that the next answer
 // counts: either this one came of a node's cache that a roll had not reached, or the
@@ -166,9 +199,7 @@ func (f *FarKey) tellOutrun(ctx context.Context, doubted *facts, epoch uint64) {
 	if f.epochNow() != epoch {
 		return // asked before the EDEK was seen
 	}
-	if err := f.provider.InvalidateEverywhere(ctx, f.name); err != nil {
-		f.side.c.Log.Warn("an encrypted key is of a newer version than the KMS behind knows, and not all servers could be told to forget the key", "key", f.name, "error", err)
-	}
+	f.tell(ctx, "an encrypted key is of a newer version than the KMS behind knows, and not all servers could be told to forget the key")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	told := *doubted
@@ -192,7 +223,7 @@ func (s *farSide) fetch(ctx context.Context, name string, n int) ([]edek.EDEK, e
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
 	epoch := f.epochNow()
-	made, err := f.provider.Generate(ctx, edek.Caller{}, name, n)
+	made, err := f.make(ctx, edek.Caller{}, n, epoch)
 	if err != nil {
 		if denied(err) && s.mayNotFetch.Due() {
 			s.c.Log.Warn("edekd may not have encrypted keys made ahead: the KMS behind it must let it generate them", "key", name, "error", err)
@@ -229,6 +260,14 @@ func (f *FarKey) ReencryptBatch(ctx context.Context, c edek.Caller, all []edek.E
 	defer cancel()
 	done, err := f.provider.ReencryptBatch(ctx, c, f.name, all)
 	return done, f.judge(&c, err)
+}
+
+// mayChange refuses a change at once while who would have to make it does not answer.
+func (k *Cache) mayChange(op, name string) error {
+	if k.far == nil || k.far.written == nil || !k.far.written.gone() {
+		return nil
+	}
+	return &edek.Error{Kind: edek.Unavailable, Op: op, Key: name, Text: k.far.state().String() + ": the KMS behind does not answer, and is sent no change until it does"}
 }
 
 // tellNodes makes all nodes that have a far key forget what they remember of

@@ -1,13 +1,19 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/valyala/fasthttp"
 
+	"github.com/edekd/edekd/cache"
 	"github.com/edekd/edekd/edek"
+	"github.com/edekd/edekd/keys"
 )
 
 // loadable are the classes that a Hadoop client finds on its class path, with
@@ -90,4 +96,42 @@ func TestWriteError(t *testing.T) {
 	f("", `""`)
 	f("first\nsecond", `"first"`)
 	f("a\"b\r\x00\xff", "\"a\\\"b\\r\\u0000\uFFFD\"")
+}
+
+// away is a store that cannot be reached.
+type away struct{ keys.Provider }
+
+func (away) Metadata(_ context.Context, name string) (*edek.Metadata, error) {
+	return nil, &edek.Error{Kind: edek.Unavailable, Op: "metadata", Key: name, Text: "there is no way there"}
+}
+func (away) Close() error { return nil }
+
+// While a store is away all requests fail. That fills no disk: neither with lines nor
+// with what clients write into them.
+func TestFailuresFillNoLog(t *testing.T) {
+	cached, err := cache.New(away{}, cache.Config{Idle: time.Hour, CurrentAge: time.Hour, Suite: edek.AESCTR, Metrics: metrics.NewSet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cached.Close)
+	k := newKMS(t, func(c *Config) { c.Cache = cached })
+	began := time.Now()
+	for range 10 * failuresLogged {
+		if a := k.call(t, "GET", "/key/"+strings.Repeat("k", 3000)+"/_metadata?user.name=alice", ""); a.StatusCode != 500 {
+			t.Fatal(a.StatusCode, a.body)
+		}
+	}
+	seconds := int(time.Since(began)/time.Second) + 1
+	lines := 0
+	for line := range strings.Lines(k.log.String()) {
+		if strings.Contains(line, "request failed") {
+			lines++
+			if len(line) > 1500 {
+				t.Errorf("a line of %d bytes", len(line))
+			}
+		}
+	}
+	if lines < failuresLogged || lines > (seconds+1)*failuresLogged {
+		t.Errorf("%d lines in %d s", lines, seconds)
+	}
 }

@@ -256,12 +256,24 @@ func (s *Server) fail(r *request, err error) {
 		line, _, _ := strings.Cut(text, "\n")
 		s.c.Audit.Error(s.event(r, rowOps[r.row], view(r.name)), a.status, method, line)
 	}
-	log := s.c.Log.Debug
-	if ours(err) {
-		log = s.c.Log.Warn
+	args := []any{"user", r.id.Caller.Full, "method", method, "op", rowLabels[r.row], "status", a.status}
+	if !ours(err) {
+		s.c.Log.Debug("request failed", append(args, "error", err)...)
+		return
 	}
-	log("request failed", "user", r.id.Caller.Full, "method", method, "op", rowLabels[r.row], "status", a.status, "error", err)
+	due, omitted := s.failures.Due()
+	if !due {
+		return
+	}
+	if omitted > 0 {
+		args = append(args, "omitted", omitted)
+	}
+	s.c.Log.Warn("request failed", append(args, "error", loggable(err.Error()))...)
 }
+
+// failuresLogged is how many failed requests the log has in a second at most: while a
+// store is away all fail. The audit log has each.
+const failuresLogged = 20
 
 // ours reports whether the cause of an error is on this side of the network,
 // so that an operator should see it.

@@ -27,6 +27,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/edekd/edekd/cache"
+	"github.com/edekd/edekd/internal/quietly"
 	"github.com/edekd/edekd/proxy/audit"
 	"github.com/edekd/edekd/proxy/authn"
 	"github.com/edekd/edekd/proxy/authz"
@@ -103,7 +104,8 @@ type Server struct {
 	listeners []net.Listener // of those that have begun to serve
 	stopped   bool
 	draining  atomic.Bool
-	requests  sync.Pool                 // of *request
+	requests  sync.Pool // of *request
+	failures  quietly.Some
 	warned    [len(actOps)]atomic.Int64 // when the log was told of a refusal of that kind, s since the epoch
 	counts    [rows][]*metrics.Counter
 	latency   [rows]*metrics.PrometheusHistogram
@@ -115,7 +117,7 @@ var statuses = []int{200, 201, 400, 401, 403, 404, 500, 503, 0}
 
 // New makes a server; Serve starts it.
 func New(c Config) *Server {
-	s := &Server{c: c, meters: newMeters(c.JMX)}
+	s := &Server{c: c, meters: newMeters(c.JMX), failures: quietly.Some{Most: failuresLogged}}
 	s.requests.New = func() any { return new(request) }
 	s.headers = append([][2]string{
 		{"Cache-Control", "no-cache"},

@@ -74,6 +74,9 @@ func refused(n *node, resp *http.Response) error {
 		return fmt.Errorf("%w: %s: redirects are not followed: name the KMS itself", errForeign, status)
 	case code < 400 || code > 599:
 		return fmt.Errorf("%w: %s", errForeign, status)
+	case code == http.StatusRequestEntityTooLarge || code == http.StatusRequestURITooLong || code == http.StatusRequestHeaderFieldsTooLarge:
+		// Too long for a server, whatever it writes into the body.
+		return &edek.Error{Kind: edek.Invalid, Op: "ask upstream", Text: n.addr + " does not take the request: " + status}
 	}
 	why := errForeign
 	switch resp.StatusCode {
@@ -95,8 +98,8 @@ func refused(n *node, resp *http.Response) error {
 		if strings.Contains(status, "Anonymous requests are disallowed") || strings.Contains(status, "Invalid signature") {
 			return fmt.Errorf("%w: %s", errUnauthenticated, status)
 		}
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
-		// Something is too odd or too long for the web server, before any KMS saw it.
+	case http.StatusBadRequest:
+		// Something is too odd for the web server, before any KMS saw it.
 		return &edek.Error{Kind: edek.Invalid, Op: "ask upstream", Text: n.addr + " does not take the request: " + status}
 	}
 	return fmt.Errorf("%w: %s", why, status)

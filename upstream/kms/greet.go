@@ -31,7 +31,9 @@ func (c *Client) Greet(ctx context.Context) {
 			}
 			if err != nil {
 				c.set.Blame(i, err)
+				return
 			}
+			c.config.Log.Info("a server of the KMS behind has let edekd in", "node", c.nodes[i].addr)
 		})
 	}
 	all.Wait()
