@@ -88,6 +88,7 @@ type farSide struct {
 
 	life     context.Context // ends with the side
 	cancel   context.CancelFunc
+	closing  sync.Mutex // held to end life, and to begin what has to end with it
 	ended    sync.WaitGroup
 	renewals renewals
 
@@ -211,7 +212,9 @@ func newFarSide(k *Cache, provider keys.Provider, c Config) *farSide {
 }
 
 func (s *farSide) close() {
+	s.closing.Lock()
 	s.cancel()
+	s.closing.Unlock()
 	s.ended.Wait()
 	s.renewals.close()
 	s.saveHot()
@@ -222,6 +225,18 @@ func (s *farSide) close() {
 	if s.copies != nil {
 		s.copies.Close()
 	}
+}
+
+// begin runs f beside what the side does already, and reports whether it does: not
+// once the side is closed.
+func (s *farSide) begin(f func()) bool {
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	if s.life.Err() != nil {
+		return false
+	}
+	s.ended.Go(f)
+	return true
 }
 
 func (s *farSide) now() int64 { return int64(time.Since(s.start)) }
@@ -284,6 +299,7 @@ func (s *farSide) forget(name string) {
 
 // remove gives the place of a key free.
 func (s *farSide) remove(name string) {
+	s.cache.Invalidate(name) // before the look, too: see ask
 	shard := s.shard(name)
 	shard.mu.Lock()
 	f := shard.keys[name]
@@ -481,7 +497,8 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 		if f != nil {
 			epoch = f.epochNow()
 		}
-		asked := s.now()
+		change := s.cache.epoch(name)
+		before, asked := change.Load(), s.now()
 		done := s.cache.observe("metadata")
 		p, m, err := keys.Holder(ctx, s.cache.provider, name)
 		done(err)
@@ -501,7 +518,9 @@ func (s *farSide) ask(ctx context.Context, name string) (described, error) {
 		far.heard()
 		if f == nil || f.provider != far {
 			f = s.learn(name, far)
-			epoch = f.epochNow()
+			if epoch = f.epochNow(); change.Load() != before {
+				continue // the answer may be from before a change, of which the new place knows nothing
+			}
 		}
 		if f.take(ctx, m, asked, epoch) != nil {
 			return described{m, true}, nil

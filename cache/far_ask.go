@@ -48,8 +48,6 @@ func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 		select {
 		case <-w.done:
 			return w.err
-		case <-s.life.Done():
-			return s.life.Err()
 		case <-ctx.Done():
 			// Also where it does answer, but not as fast as it would have to for all that
 			// is in use: what is ready had better be handed out than waited for.
@@ -57,10 +55,13 @@ func (s *farSide) confirm(ctx context.Context, f *FarKey) error {
 			return ctx.Err()
 		case turn <- struct{}{}:
 			list := s.gather(f.provider)
-			s.ended.Go(func() {
+			if !s.begin(func() {
 				defer func() { <-q.turns }()
 				s.question(f.provider, list)
-			})
+			}) {
+				<-q.turns
+				return s.life.Err()
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,6 +125,27 @@ func (a elsewhereAs) Roll(_ context.Context, name string, _ []byte) (*edek.KeyVe
 	rolled.Versions++
 	a.e.key = &rolled
 	return &edek.KeyVersion{Name: name, VersionName: rolled.CurrentVersion()}, a.e.rollErr
+}
+
+// Reencrypt brings what it is given to the newest version.
+func (e *elsewhere) Reencrypt(_ context.Context, _ edek.Caller, _, _ string, iv, wrapped []byte) (edek.EDEK, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return edek.NewEDEK(e.key.Versions-1, iv, wrapped)
+}
+
+// late is elsewhere whose first answer about the key is a second under way.
+type late struct {
+	*elsewhere
+	asked atomic.Bool
+}
+
+func (l *late) Metadata(ctx context.Context, name string) (*edek.Metadata, error) {
+	m, err := l.elsewhere.Metadata(ctx, name)
+	if l.asked.CompareAndSwap(false, true) {
+		time.Sleep(time.Second)
+	}
+	return m, err
 }
 
 // withElsewhere runs f in virtual time. use has alice generate an EDEK each second
@@ -337,6 +359,56 @@ func TestAQueueThatWasFilledBeforeARoll(t *testing.T) {
 		}
 		if n := e.count(&e.told); n != 2 {
 			t.Errorf("told %d times", n)
+		}
+	})
+}
+
+// An answer about a key that was not known when it was asked for, and that comes after
+// a roll was acknowledged, brings nothing back from before.
+func TestAnAnswerFromBeforeARoll(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		l := &late{elsewhere: e}
+		k.provider, k.far.ones[0].Far = l, l
+		e.set(func(e *elsewhere) { e.rolls = []time.Duration{time.Millisecond} })
+		var warming sync.WaitGroup
+		warming.Go(func() { _, _ = k.far.fetch(t.Context(), "k", 1) }) // as after a start
+		time.Sleep(100 * time.Millisecond)
+		if _, _, err := k.Metadata(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Roll(t.Context(), edek.Caller{User: "admin", Full: "admin"}, "k", nil); err != nil {
+			t.Fatal(err)
+		}
+		warming.Wait()
+		for range 100 {
+			if m, _, err := k.Metadata(t.Context(), "k"); err != nil || m.Versions != 2 {
+				t.Fatalf("%+v, %v after the roll", m, err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+}
+
+// A re-encryption shows a roll that was made behind edekd, as a new EDEK does.
+func TestAReencryptionShowsARoll(t *testing.T) {
+	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
+		use(5 * time.Second)
+		e.set(func(e *elsewhere) {
+			rolled := *e.key
+			rolled.Versions++
+			e.key, e.version = &rolled, 1
+		})
+		_, f, err := k.Metadata(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Reencrypt(t.Context(), edek.Caller{User: "alice", Full: "alice"}, "k@0", make([]byte, 16), make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		for _, made := range use(2 * time.Second) {
+			if made.Version() != 1 {
+				t.Errorf("an EDEK of version %d after one of version 1", made.Version())
+			}
 		}
 	})
 }

@@ -250,16 +250,28 @@ func (f *FarKey) bound() {
 func (f *FarKey) Reencrypt(ctx context.Context, c edek.Caller, versionName string, iv, wrapped []byte) (edek.EDEK, error) {
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
+	epoch := f.epochNow()
 	e, err := f.provider.Reencrypt(ctx, c, f.name, versionName, iv, wrapped)
-	return e, f.judge(&c, err)
+	if err != nil {
+		return e, f.judge(&c, err)
+	}
+	f.provider.heard()
+	f.saw([]edek.EDEK{e}, epoch)
+	return e, nil
 }
 
 // ReencryptBatch brings many EDEKs to the current version, in their order.
 func (f *FarKey) ReencryptBatch(ctx context.Context, c edek.Caller, all []edek.EDEK) ([]edek.EDEK, error) {
 	ctx, cancel := f.Deadline(ctx)
 	defer cancel()
+	epoch := f.epochNow()
 	done, err := f.provider.ReencryptBatch(ctx, c, f.name, all)
-	return done, f.judge(&c, err)
+	if err != nil {
+		return done, f.judge(&c, err)
+	}
+	f.provider.heard()
+	f.saw(done, epoch)
+	return done, nil
 }
 
 // mayChange refuses a change at once while who would have to make it does not answer.

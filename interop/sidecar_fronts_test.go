@@ -31,6 +31,7 @@ func TestSidecarBeforeTwoFronts(t *testing.T) {
 	t.Run("nodes that go", func(t *testing.T) { losesNodes(t, edekd.Addr, fronts) })
 	// The front that is left takes logins, and has an exception for every question.
 	t.Run("what they stand on goes", func(t *testing.T) {
+		soon(t, "EDEKs that are ready", func() bool { return ready(t, edekd.Addr) })
 		holder.Signal(t, syscall.SIGKILL)
 		soon(t, "a state that says so", func() bool { return metric(t, edekd.Addr, `edekd_upstream_state{state="cache-only"}`) == 1 })
 		if e := generate(t, edekd.Addr, "zonekey"); e.VersionName != "zonekey@1" {

@@ -242,6 +242,11 @@ func (c *Client) Versions(ctx context.Context, caller edek.Caller, name string) 
 		caller: caller, status: http.StatusOK, bound: maxNames, swollen: true, slow: true}
 	err = c.read(ctx, r, func(body []byte) error {
 		var list []jsonKey
+		defer func() {
+			for i := range list {
+				clear(list[i].Material)
+			}
+		}()
 		if err := json.Unmarshal(body, &list); err != nil || list == nil {
 			return errShape
 		}
@@ -252,7 +257,6 @@ func (c *Client) Versions(ctx context.Context, caller edek.Caller, name string) 
 		for i := range list {
 			w := list[i].wire()
 			v, err := w.keyVersion(name)
-			clear(w.material)
 			if err != nil {
 				for _, v := range all {
 					v.Zero()
