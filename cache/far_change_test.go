@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +30,7 @@ type elsewhere struct {
 	rollErr error           // what rolls are answered, which are made
 	asked   int             // questions for metadata
 	hold    chan struct{}   // what was made for edekd itself waits for it on its way
+	late    time.Duration   // how long the next answer about the key alone is under way
 	stale   int             // how often it is to be told before it makes EDEKs of the newest version
 	denial  error           // what questions for metadata are answered
 }
@@ -74,6 +74,9 @@ func (e *elsewhere) Metadata(_ context.Context, name string) (*edek.Metadata, er
 	if err == nil && m == nil {
 		err = missing(name)
 	}
+	var late time.Duration
+	e.set(func(e *elsewhere) { late, e.late = e.late, 0 })
+	time.Sleep(late)
 	return m, err
 }
 
@@ -132,20 +135,6 @@ func (e *elsewhere) Reencrypt(_ context.Context, _ edek.Caller, _, _ string, iv,
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return edek.NewEDEK(e.key.Versions-1, iv, wrapped)
-}
-
-// late is elsewhere whose first answer about the key is a second under way.
-type late struct {
-	*elsewhere
-	asked atomic.Bool
-}
-
-func (l *late) Metadata(ctx context.Context, name string) (*edek.Metadata, error) {
-	m, err := l.elsewhere.Metadata(ctx, name)
-	if l.asked.CompareAndSwap(false, true) {
-		time.Sleep(time.Second)
-	}
-	return m, err
 }
 
 // withElsewhere runs f in virtual time. use has alice generate an EDEK each second
@@ -367,9 +356,7 @@ func TestAQueueThatWasFilledBeforeARoll(t *testing.T) {
 // a roll was acknowledged, brings nothing back from before.
 func TestAnAnswerFromBeforeARoll(t *testing.T) {
 	withElsewhere(t, edek.Metadata{Created: 1, Versions: 1}, func(t *testing.T, e *elsewhere, k *Cache, use func(time.Duration) []edek.EDEK) {
-		l := &late{elsewhere: e}
-		k.provider, k.far.ones[0].Far = l, l
-		e.set(func(e *elsewhere) { e.rolls = []time.Duration{time.Millisecond} })
+		e.set(func(e *elsewhere) { e.late, e.rolls = time.Second, []time.Duration{time.Millisecond} })
 		var warming sync.WaitGroup
 		warming.Go(func() { _, _ = k.far.fetch(t.Context(), "k", 1) }) // as after a start
 		time.Sleep(100 * time.Millisecond)

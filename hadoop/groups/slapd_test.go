@@ -121,7 +121,21 @@ func (s *slapd) freeze(t *testing.T) (thaw func()) {
 		}
 	}
 	signal(syscall.SIGSTOP)
+	eventually(t, "each of its threads stands still", s.standsStill)
 	return func() { signal(syscall.SIGCONT) }
+}
+
+// standsStill reports whether all threads are stopped: a signal takes its time, in
+// which one may still answer (proc_pid_stat(5)).
+func (s *slapd) standsStill() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.process.Process.Pid))
+	for _, thread := range threads {
+		stat, _ := os.ReadFile(thread)
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
 }
 
 func freePort(t *testing.T) int {
