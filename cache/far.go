@@ -104,8 +104,8 @@ type farProvider struct {
 	keys.Far
 	outages   *grant.Outages
 	questions questions
-	mute      atomic.Bool // edekd's last question was not answered, and nothing was since
-	answers   atomic.Uint64
+	mute      atomic.Bool   // edekd's last question was not answered, and nothing was since
+	answers   atomic.Uint64 // so far, see missed
 }
 
 // heard notes that the other KMS has answered something.

@@ -52,8 +52,8 @@ func wantReady(t *testing.T, k *Cache, ready int) {
 	}
 }
 
-// A client's refill asks for more than is ready. While the other KMS is gone, or does
-// not answer yet, it gets nothing, and what is ready stays for who asks for one.
+// A client's refill asks for more than is ready. While the other KMS is gone it
+// gets nothing, and what is ready stays for who asks for one.
 func TestARequestForMoreThanIsReady(t *testing.T) {
 	withRemote(t, FarConfig{Poll: 10 * time.Second, Grant: 5 * time.Minute, GrantOutage: 30 * time.Minute,
 		Ring: ring.Config{Size: 100, LowWatermark: 0.3, Cover: -1}}, func(t *testing.T, r *remote, k *Cache) {
@@ -69,8 +69,8 @@ func TestARequestForMoreThanIsReady(t *testing.T) {
 }
 
 // A key that edekd may not see fails the questions for many keys that it is in. Whoever
-// asks for another of them waits for no more than the time of a request, and of one more if the key has to be looked
-// up by itself.
+// asks for another of them waits for no more than the time of a request, and of one
+// more if the key has to be looked up by itself.
 func TestAQuestionThatIsHalvedHoldsNobodyUp(t *testing.T) {
 	denied := &edek.Foreign{Status: 403, Class: "org.apache.hadoop.security.authorize.AuthorizationException", Text: "no"}
 	afterAnOutage(t, 50, func(t *testing.T, r *remote, k *Cache, _ func() []error) {

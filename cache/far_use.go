@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/edekd/edekd/cache/grant"
-	"github.com/edekd/edekd/cache/ring"
 	"github.com/edekd/edekd/edek"
 	"github.com/edekd/edekd/keys"
 )
@@ -98,11 +97,7 @@ func (f *FarKey) ungranted(err error) error {
 // Ready returns how many EDEKs of a key are ready.
 func (k *Cache) Ready(name string) (n int) {
 	if k.far != nil {
-		k.far.rings.Each(func(r ring.Stat) {
-			if r.Name == name {
-				n = int(r.Depth)
-			}
-		})
+		n = k.far.rings.Depth(name, true)
 	}
 	return n
 }
